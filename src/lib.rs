@@ -1,11 +1,111 @@
-//! One handler, every transport: the parts that know no transport yet.
+//! One handler, every transport.
+//!
+//! You write a [`Handler`]: what to do with a message. You name a [codec]: how bytes become messages. Hythe
+//! gives you the rest of a server, over TCP, UDP, Unix sockets and memory: listeners, connections and framing, bounded
+//! memory, deadlines, exact limits, a drain that can be trusted, sessions for UDP peers, and groups that survive a slow
+//! member.
+//!
+//! ```no_run
+//! use hythe::codec::{Datagram, LengthDelimited};
+//! use hythe::{Bytes, Connection, Handler, Server};
+//!
+//! #[derive(Clone)]
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     type In = Bytes;
+//!     type Out = Bytes;
+//!
+//!     async fn on_message(&mut self, conn: &mut Connection<Bytes>, message: Bytes) -> anyhow::Result<()> {
+//!         conn.send(message).await?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> anyhow::Result<()> {
+//!     Server::new(Echo)
+//!         .bind("tcp://127.0.0.1:9000", LengthDelimited::new())
+//!         .bind("udp://127.0.0.1:9000", Datagram::new())
+//!         .bind("unix:///tmp/echo.sock", LengthDelimited::new())
+//!         .run() // until SIGINT or SIGTERM, then drains
+//!         .await?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Five nouns
+//!
+//! | noun | what it is |
+//! |---|---|
+//! | [`Endpoint`] | where: `tcp://127.0.0.1:9000`, `udp://[::1]:9000`, `unix:///run/app.sock`, `unix:@name`, `mem:name` |
+//! | [codec] | how bytes become messages: any tokio-util `Decoder` and `Encoder` that can be cloned |
+//! | [`Connection`] | one peer: `recv`, `send`, `peer`, `close`, `sender`; also a `Stream` and a `Sink` |
+//! | [`Handler`] | what to do: one value for each connection, whose fields are the connection's state |
+//! | [`Server`], [`connect`] | who runs it: the one binds endpoints to a handler, the other makes a connection |
+//!
+//! Everything else hangs off one of these: [`Limits`], [`Group`], [`Sender`], [`Peer`], [`Closed`].
+//!
+//! # Two styles
+//!
+//! A [`Handler`] has a method for each thing that happens. The straight-line style is one level down, and just as good:
+//!
+//! ```
+//! use hythe::{Bytes, Connection, Server};
+//!
+//! let server = Server::serve(|mut conn: Connection<Bytes>| async move {
+//!     while let Some(message) = conn.recv().await? {
+//!         conn.send(message).await?;
+//!     }
+//!     Ok(())
+//! });
+//! ```
+//!
+//! # How a message travels
+//!
+//! Each connection of a server is one task. It reads into a buffer that it borrows from its thread, decodes, and polls
+//! your code. What you send is encoded at once into the connection's outbox, a bounded byte buffer, and written when
+//! your code waits: a burst of messages leaves in one write, no message waits longer than the task that sent it, and
+//! nobody calls flush. While your code handles a message, nothing is read: that is the backpressure.
+//!
+//! # Cancel safety
+//!
+//! [`Connection::recv`] and [`Connection::send`] can be dropped at any `.await`, as `select!` does: what has arrived in
+//! part stays in the connection, and a message is sent whole or not at all.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `tcp` | yes | `tcp://` |
+//! | `udp` | yes | `udp://` |
+//! | `unix` | yes | `unix:` |
+//!
+//! `mem:` is always there. No feature changes what another one does.
 
+pub mod client;
 pub mod codec;
+pub mod connection;
 pub mod endpoint;
+mod error;
+pub mod group;
+pub mod handler;
+mod limits;
+mod peer;
+pub mod server;
+mod transport;
 
-/// A boxed cause, as codecs hand it over.
-pub(crate) mod error {
-    pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-}
-
+pub use client::{Connect, connect};
+pub use connection::{
+    CloseReason, Closed, Connection, ConnectionId, Delivery, Fault, Overflow, Sender, TrySendError, batch,
+};
 pub use endpoint::{Endpoint, EndpointError};
+pub use error::{Error, ErrorKind};
+pub use group::{Delivered, Group};
+pub use handler::{Handler, Session};
+pub use limits::Limits;
+pub use peer::{Credentials, Peer, PeerAddress};
+pub use server::{ConnectionInfo, Counters, DrainReport, Running, Server};
+pub use transport::{BindOptions, Interface};
+
+pub use bytes::{Bytes, BytesMut};

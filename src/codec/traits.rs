@@ -9,6 +9,42 @@ use crate::error::BoxError;
 ///
 /// A connection decodes with one clone of the codec that its endpoint was bound with, and encodes with another. State
 /// that both directions need must be shared by the clones.
+///
+/// ```
+/// use bytes::{Buf, BufMut, BytesMut};
+/// use hythe::{Connection, Server};
+/// use tokio_util::codec::{Decoder, Encoder};
+///
+/// /// Numbers of four bytes.
+/// #[derive(Clone)]
+/// struct Numbers;
+///
+/// impl Decoder for Numbers {
+///     type Item = u32;
+///     type Error = std::io::Error;
+///
+///     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<u32>, Self::Error> {
+///         Ok((src.len() >= 4).then(|| src.get_u32()))
+///     }
+/// }
+///
+/// impl Encoder<u32> for Numbers {
+///     type Error = std::io::Error;
+///
+///     fn encode(&mut self, number: u32, dst: &mut BytesMut) -> Result<(), Self::Error> {
+///         dst.put_u32(number);
+///         Ok(())
+///     }
+/// }
+///
+/// let server = Server::serve(|mut conn: Connection<u32>| async move {
+///     while let Some(number) = conn.recv().await? {
+///         conn.send(number + 1).await?;
+///     }
+///     Ok(())
+/// })
+/// .bind("tcp://127.0.0.1:0", Numbers);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "the codec `{Self}` does not carry the messages of this handler: `{In}` in and `{Out}` out",
     label = "a codec for other messages",

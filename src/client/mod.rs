@@ -1,0 +1,210 @@
+//! The client's door to the same [`Connection`].
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `mod` | [`connect`], and [`Connect`] for more |
+//! | `eyeballs` | names to addresses, and the race between them |
+//!
+//! ```
+//! # async fn example() -> Result<(), hythe::Error> {
+//! use hythe::codec::LengthDelimited;
+//!
+//! let mut conn = hythe::connect("tcp://localhost:9000", LengthDelimited::new()).await?;
+//! conn.send("hello".into()).await?;
+//! let answer = conn.recv().await?;
+//! # Ok(()) }
+//! ```
+
+#[cfg(any(feature = "tcp", feature = "udp"))]
+mod eyeballs;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncRead;
+use tokio::runtime::Handle;
+
+use crate::codec::Codec;
+use crate::connection::{Connection, Core, Inbound, Outbox, Prototype, StreamIn, WriteHalf};
+use crate::endpoint::{Endpoint, EndpointError};
+use crate::error::{Error, ErrorKind};
+use crate::limits::Limits;
+use crate::peer::{Peer, PeerAddress};
+use crate::server::{fits, missing_feature};
+use crate::transport::{Accepted, mem};
+
+#[cfg(any(feature = "tcp", feature = "udp"))]
+pub(crate) use eyeballs::resolve;
+
+/// Connects to an endpoint, with the codec that the peer speaks, within 10 s. For other options, or a codec whose
+/// messages in and out differ, there is [`Connect`].
+///
+/// A host name is looked up, and its addresses are tried as [RFC 8305] has it, the IPv6 ones first, 250 ms apart.
+///
+/// [RFC 8305]: https://www.rfc-editor.org/rfc/rfc8305
+///
+/// # Errors
+/// If the endpoint cannot be read, the name gives no address, or no address answers in time.
+///
+/// # Cancel safety
+/// A dropped future leaves nothing behind.
+pub async fn connect<C, M>(
+    endpoint: impl TryInto<Endpoint, Error: Into<EndpointError>>,
+    codec: C,
+) -> Result<Connection<M>, Error>
+where
+    C: Codec<M, M>,
+    M: Send + 'static,
+{
+    Connect::new().open(endpoint, codec).await
+}
+
+/// How to connect.
+///
+/// ```
+/// # async fn example() -> Result<(), hythe::Error> {
+/// use std::time::Duration;
+/// use hythe::{Connect, Connection, codec::Lines};
+///
+/// let conn: Connection<String> =
+///     Connect::new().deadline(Duration::from_secs(2)).open("tcp://localhost:6667", Lines::new()).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Connect {
+    limits: Limits,
+    deadline: Duration,
+}
+
+impl Default for Connect {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Connect {
+    /// [`Limits::edge`], and 10 s to connect.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { limits: Limits::edge(), deadline: Duration::from_secs(10) }
+    }
+
+    /// Sets the limits. Those for messages, the outbox, stalls and half-closed connections apply to a client; its peer
+    /// may be silent.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the time for all of it: the look-up of the name and every address.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves nothing behind.
+    pub async fn open<In, Out, C>(
+        &self,
+        endpoint: impl TryInto<Endpoint, Error: Into<EndpointError>>,
+        codec: C,
+    ) -> Result<Connection<In, Out>, Error>
+    where
+        C: Codec<In, Out>,
+        In: Send + 'static,
+        Out: Send + 'static,
+    {
+        let endpoint = endpoint
+            .try_into()
+            .map_err(|error| Error::new(ErrorKind::Endpoint, Into::<EndpointError>::into(error).to_string()))?;
+        fits::<C>(&endpoint)?;
+        let client = Client { limits: Arc::new(self.limits.clone().check()?), endpoint: Arc::new(endpoint), codec };
+        let Ok(result) = tokio::time::timeout(self.deadline, client.connect()).await else {
+            let text = "no connection within the deadline".to_string();
+            return Err(Error::new(ErrorKind::Timeout, format!("{text} of {:?}", self.deadline)));
+        };
+        result
+    }
+}
+
+/// A connection about to be made.
+struct Client<C> {
+    limits: Arc<Limits>,
+    endpoint: Arc<Endpoint>,
+    codec: C,
+}
+
+impl<C> Client<C> {
+    async fn connect<In, Out>(self) -> Result<Connection<In, Out>, Error>
+    where
+        C: Codec<In, Out>,
+        In: Send + 'static,
+        Out: Send + 'static,
+    {
+        let endpoint = Arc::clone(&self.endpoint);
+        let failed = |error| Error::new(ErrorKind::Connect, format!("cannot connect to {endpoint}")).because(error);
+        match &*endpoint {
+            #[cfg(feature = "tcp")]
+            Endpoint::Tcp(at) => {
+                let addresses = resolve(at).await?;
+                let (stream, addr) = eyeballs::race(addresses, &self.limits).await.map_err(failed)?;
+                Ok(self.stream(crate::transport::tcp::split(stream, addr)))
+            }
+            #[cfg(feature = "udp")]
+            Endpoint::Udp(at) => {
+                let addr = eyeballs::first(resolve(at).await?);
+                let (source, write) =
+                    crate::transport::udp::client::connect(addr, self.limits.max_datagram).map_err(failed)?;
+                Ok(self.open(PeerAddress::Ip(addr), write, |codec| {
+                    Box::new(crate::connection::MessageIn::new(source, codec))
+                }))
+            }
+            #[cfg(feature = "unix")]
+            Endpoint::Unix(address) => {
+                let stream = crate::transport::unix::connect(address).await.map_err(failed)?;
+                Ok(self.stream(crate::transport::unix::split(stream)))
+            }
+            Endpoint::Mem(name) => Ok(self.stream(mem::split(mem::connect(name).await.map_err(failed)?))),
+            #[allow(unreachable_patterns, reason = "with every transport there is none left")]
+            _ => Err(missing_feature(&endpoint)),
+        }
+    }
+
+    fn stream<In, Out, R, W>(self, accepted: Accepted<R, W>) -> Connection<In, Out>
+    where
+        C: Codec<In, Out>,
+        In: Send + 'static,
+        Out: Send + 'static,
+        R: AsyncRead + Unpin + Send + 'static,
+        W: WriteHalf,
+    {
+        let Accepted { read, write, address } = accepted;
+        self.open(address, write, |codec| Box::new(StreamIn::new(read, codec, None)))
+    }
+
+    fn open<In, Out, W>(
+        self,
+        address: PeerAddress,
+        write: W,
+        inbound: impl FnOnce(C) -> Box<dyn Inbound<In>>,
+    ) -> Connection<In, Out>
+    where
+        C: Codec<In, Out>,
+        In: Send + 'static,
+        Out: Send + 'static,
+        W: WriteHalf,
+    {
+        let peer = Peer::new(self.endpoint, address);
+        let core = Arc::new(Core::new(peer, self.limits, Some(Handle::current())));
+        let prototype = Prototype::new(self.codec);
+        let out = Outbox::new(core, Arc::clone(&prototype), prototype.codec(), write);
+        Connection::new(inbound(prototype.codec()), out)
+    }
+}

@@ -1,0 +1,290 @@
+//! What everybody who has to do with one connection shares: its task, its owner, its senders, the server.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::{fmt, mem};
+
+use futures::task::AtomicWaker;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::closed::{CloseReason, Closed, Failure};
+use super::deadlines::Deadlines;
+use crate::limits::Limits;
+use crate::peer::Peer;
+
+/// Names a connection within this process; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// What a group, or whoever else holds a connection's sender, wants to do when the connection is over.
+pub(crate) trait Leave: Send + Sync {
+    fn leave(&self, id: ConnectionId);
+}
+
+/// The read side after the session is through with it: only its end is of interest.
+pub(crate) trait Remainder: Send {
+    /// Reads and throws away until the peer's end, an error, or a bound on what a peer may make us read.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Whether the peer's end has been seen.
+    fn ended(&self) -> bool;
+}
+
+pub(crate) struct Core {
+    pub(crate) id: ConnectionId,
+    pub(crate) peer: Peer,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) deadlines: Deadlines,
+    /// The runtime to send from where no task of ours drives the connection.
+    pub(crate) runtime: Option<Handle>,
+    /// The task that drives the connection.
+    pub(crate) driver: AtomicWaker,
+    /// Another task that waits on the connection: its owner, where no task of ours drives it.
+    pub(crate) reader: AtomicWaker,
+    /// Told when the outbox has room again.
+    pub(crate) room: Notify,
+    flags: AtomicU8,
+    failure: OnceLock<Failure>,
+    drain: OnceLock<Instant>,
+    bytes_in: AtomicU64,
+    messages_in: AtomicU64,
+    remainder: Mutex<Option<Box<dyn Remainder>>>,
+    closed: OnceLock<Closed>,
+    on_close: Mutex<Vec<Weak<dyn Leave>>>,
+}
+
+/// The connection's owner closed it: nothing more is received, and what was sent is flushed.
+const CLOSING: u8 = 1;
+/// The peer has ended its side.
+const PEER_ENDED: u8 = 2;
+/// To be closed at the next message boundary without a message.
+const FINISHING: u8 = 4;
+/// The idle deadline passed, and the session has not been told yet.
+const IDLE_DUE: u8 = 8;
+/// The session is to be dropped as it is.
+const CUT: u8 = 16;
+/// The connection's owner let go of it.
+const RELEASED: u8 = 32;
+/// The session is told of silence, and decides.
+const IDLE_AWARE: u8 = 64;
+
+impl Core {
+    pub(crate) fn new(peer: Peer, limits: Arc<Limits>, runtime: Option<Handle>) -> Self {
+        Self {
+            id: ConnectionId::next(),
+            peer,
+            limits,
+            deadlines: Deadlines::new(Instant::now(), runtime.is_none()),
+            runtime,
+            driver: AtomicWaker::new(),
+            reader: AtomicWaker::new(),
+            room: Notify::new(),
+            flags: AtomicU8::new(0),
+            failure: OnceLock::new(),
+            drain: OnceLock::new(),
+            bytes_in: AtomicU64::new(0),
+            messages_in: AtomicU64::new(0),
+            remainder: Mutex::new(None),
+            closed: OnceLock::new(),
+            on_close: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags.load(Ordering::Acquire) & flag != 0
+    }
+
+    /// Sets a flag; whether it was unset before.
+    fn set(&self, flag: u8) -> bool {
+        self.flags.fetch_or(flag, Ordering::AcqRel) & flag == 0
+    }
+
+    fn unset(&self, flag: u8) -> bool {
+        self.has(flag) && self.flags.fetch_and(!flag, Ordering::AcqRel) & flag != 0
+    }
+
+    pub(crate) fn wake(&self) {
+        self.driver.wake();
+        self.reader.wake();
+        self.room.notify_waiters();
+    }
+
+    /// Ends the connection for a reason that leaves no choice. The first one counts.
+    pub(crate) fn fail(&self, failure: impl Into<Failure>) {
+        if self.failure.set(failure.into()).is_ok() {
+            self.wake();
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.failure.get()
+    }
+
+    /// Whether nothing can be sent to the peer any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.failure().is_some_and(|failure| !failure.reason.flushes())
+    }
+
+    /// Why an operation on the connection cannot be done any more.
+    pub(crate) fn reason(&self) -> CloseReason {
+        match self.failure() {
+            Some(failure) => failure.reason,
+            None if self.is_peer_ended() && !self.is_closing() => CloseReason::PeerClosed,
+            None if self.drain_deadline().is_some() => CloseReason::Drained,
+            None => CloseReason::Local,
+        }
+    }
+
+    pub(crate) fn start_closing(&self) {
+        self.set(CLOSING);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.has(CLOSING)
+    }
+
+    pub(crate) fn peer_ended(&self) {
+        if self.set(PEER_ENDED) {
+            self.deadlines.half_closes();
+        }
+    }
+
+    pub(crate) fn is_peer_ended(&self) -> bool {
+        self.has(PEER_ENDED)
+    }
+
+    pub(crate) fn finish_when_idle(&self) {
+        self.set(FINISHING);
+    }
+
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.has(FINISHING)
+    }
+
+    pub(crate) fn start_drain(&self, deadline: Instant) {
+        if self.drain.set(deadline).is_ok() {
+            self.wake();
+        }
+    }
+
+    pub(crate) fn drain_deadline(&self) -> Option<Instant> {
+        self.drain.get().copied()
+    }
+
+    /// Ends the connection and its session at once.
+    pub(crate) fn cut(&self, reason: CloseReason) {
+        self.fail(reason);
+        self.set(CUT);
+        self.wake();
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.has(CUT)
+    }
+
+    pub(crate) fn watch_idle(&self) {
+        self.set(IDLE_AWARE);
+    }
+
+    /// The idle deadline has passed: the session hears of it if it listens, else that is the end.
+    pub(crate) fn idle(&self) {
+        if self.has(IDLE_AWARE) {
+            self.deadlines.forgives_silence();
+            self.set(IDLE_DUE);
+        } else {
+            self.fail(CloseReason::Idle);
+        }
+    }
+
+    pub(crate) fn take_idle(&self) -> bool {
+        self.unset(IDLE_DUE)
+    }
+
+    pub(crate) fn count_in(&self, bytes: usize) {
+        // one task reads, so this need not be a read-modify-write
+        let sum = self.bytes_in.load(Ordering::Relaxed).wrapping_add(bytes as u64);
+        self.bytes_in.store(sum, Ordering::Relaxed);
+        self.deadlines.bytes_in();
+    }
+
+    pub(crate) fn count_message_in(&self) {
+        let sum = self.messages_in.load(Ordering::Relaxed).wrapping_add(1);
+        self.messages_in.store(sum, Ordering::Relaxed);
+    }
+
+    pub(crate) fn bytes_in(&self) -> u64 {
+        self.bytes_in.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn messages_in(&self) -> u64 {
+        self.messages_in.load(Ordering::Relaxed)
+    }
+
+    /// The owner is through with the connection; the driver ends it.
+    pub(crate) fn release(&self, remainder: Option<Box<dyn Remainder>>) {
+        *lock(&self.remainder) = remainder;
+        self.set(RELEASED);
+        self.wake();
+    }
+
+    pub(crate) fn is_released(&self) -> bool {
+        self.has(RELEASED)
+    }
+
+    pub(crate) fn take_remainder(&self) -> Option<Box<dyn Remainder>> {
+        lock(&self.remainder).take()
+    }
+
+    /// To be told when the connection is over. At once, where it is already.
+    pub(crate) fn on_close(&self, who: Weak<dyn Leave>) {
+        let mut list = lock(&self.on_close);
+        if self.closed.get().is_none() {
+            list.retain(|other| other.strong_count() > 0);
+            list.push(who);
+            return;
+        }
+        drop(list);
+        if let Some(who) = who.upgrade() {
+            who.leave(self.id);
+        }
+    }
+
+    /// The connection is over: nothing of it is open any more.
+    pub(crate) fn close(&self, closed: Closed) {
+        let list = {
+            let mut list = lock(&self.on_close);
+            if self.closed.set(closed).is_err() {
+                return;
+            }
+            mem::take(&mut *list)
+        };
+        for who in list.iter().filter_map(Weak::upgrade) {
+            who.leave(self.id);
+        }
+        self.wake();
+    }
+
+    pub(crate) fn closed(&self) -> Option<&Closed> {
+        self.closed.get()
+    }
+}
+
+/// A lock that a panic elsewhere does not spoil: what it guards is valid at every step.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,255 @@
+//! When a connection has been quiet, slow or stuck for too long: the clocks, without any timer.
+//!
+//! The task that drives the connection asks for the next deadline and keeps one timer for it. The marks are atomics
+//! only so that they can be shared; one task writes each of them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::closed::CloseReason;
+use crate::limits::Limits;
+
+/// The clocks of one connection. A mark is in microseconds after `opened`, plus one; 0 is "not set".
+#[derive(Debug)]
+pub(crate) struct Deadlines {
+    opened: Instant,
+    /// Whether silence is watched: a server's connections, not those a client made.
+    watch_silence: bool,
+    last_in: AtomicU64,
+    last_out: AtomicU64,
+    /// Since when an incomplete message is held.
+    partial: AtomicU64,
+    /// Since when the session waits for a message; unset while it handles one.
+    waiting: AtomicU64,
+    /// The session gave up the thread while it handled a message.
+    suspended: AtomicBool,
+    /// Since when the transport takes no byte.
+    stalled: AtomicU64,
+    /// Since when one side has ended.
+    half_closed: AtomicU64,
+}
+
+impl Deadlines {
+    pub(crate) fn new(opened: Instant, watch_silence: bool) -> Self {
+        Self {
+            opened,
+            watch_silence,
+            last_in: AtomicU64::new(0),
+            last_out: AtomicU64::new(0),
+            partial: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            suspended: AtomicBool::new(false),
+            stalled: AtomicU64::new(0),
+            half_closed: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    fn mark(&self) -> u64 {
+        let micros = Instant::now().saturating_duration_since(self.opened).as_micros();
+        u64::try_from(micros).unwrap_or(u64::MAX - 1).saturating_add(1)
+    }
+
+    fn at(&self, mark: u64, after: Duration) -> Instant {
+        let since = Duration::from_micros(mark.saturating_sub(1));
+        self.opened + since + after
+    }
+
+    /// Bytes came in.
+    pub(crate) fn bytes_in(&self) {
+        self.last_in.store(self.mark(), Relaxed);
+    }
+
+    /// The transport took bytes, after it had refused some: what is left is a stall that begins anew.
+    pub(crate) fn progress(&self) {
+        let now = self.mark();
+        self.last_out.store(now, Relaxed);
+        if self.stalled.load(Relaxed) != 0 {
+            self.stalled.store(now, Relaxed);
+        }
+    }
+
+    /// The transport takes no more bytes.
+    pub(crate) fn stalls(&self) {
+        if self.stalled.load(Relaxed) == 0 {
+            self.stalled.store(self.mark(), Relaxed);
+        }
+    }
+
+    /// Everything has been written.
+    pub(crate) fn drained(&self) {
+        if self.stalled.load(Relaxed) != 0 {
+            self.stalled.store(0, Relaxed);
+        }
+    }
+
+    /// The session asked for a message and there is none; `partial` says whether there is a part of one.
+    pub(crate) fn waits(&self, partial: bool) {
+        if self.waiting.load(Relaxed) == 0 {
+            // without a suspension no time has passed since the last read that would be worth a look at the clock
+            let last_in = self.last_in.load(Relaxed);
+            let since = if last_in == 0 || self.suspended.load(Relaxed) { self.mark() } else { last_in };
+            self.waiting.store(since, Relaxed);
+        }
+        if partial && self.partial.load(Relaxed) == 0 {
+            self.partial.store(self.last_in.load(Relaxed).max(self.waiting.load(Relaxed)), Relaxed);
+        }
+    }
+
+    /// A message was handed to the session.
+    pub(crate) fn handles(&self) {
+        self.waiting.store(0, Relaxed);
+        self.partial.store(0, Relaxed);
+        self.suspended.store(false, Relaxed);
+    }
+
+    /// The session gave up the thread.
+    pub(crate) fn suspends(&self) {
+        if self.waiting.load(Relaxed) == 0 {
+            self.suspended.store(true, Relaxed);
+        }
+    }
+
+    /// The idle clock starts again: the session was told, and goes on.
+    pub(crate) fn forgives_silence(&self) {
+        self.waiting.store(self.mark(), Relaxed);
+    }
+
+    /// One of the sides has ended.
+    pub(crate) fn half_closes(&self) {
+        if self.half_closed.load(Relaxed) == 0 {
+            self.half_closed.store(self.mark(), Relaxed);
+            self.waiting.store(0, Relaxed);
+        }
+    }
+
+    /// When the transport must have taken a byte, where it takes none.
+    pub(crate) fn next_write(&self, limits: &Limits) -> Option<Instant> {
+        match self.stalled.load(Relaxed) {
+            0 => None,
+            mark => Some(self.at(mark, limits.write_stall)),
+        }
+    }
+
+    /// The earliest deadline in force, and what it means.
+    pub(crate) fn next(&self, limits: &Limits) -> Option<(Instant, CloseReason)> {
+        let load = |mark: &AtomicU64| mark.load(Relaxed);
+        let (waiting, partial, last_in) = (load(&self.waiting), load(&self.partial), load(&self.last_in));
+        let inbound = if waiting == 0 {
+            None
+        } else if partial != 0 {
+            Some((self.at(partial, limits.message), CloseReason::MessageTimeout))
+        } else if !self.watch_silence {
+            None
+        } else if last_in == 0 {
+            Some((self.at(waiting, limits.first_byte), CloseReason::FirstByteTimeout))
+        } else {
+            Some((self.at(waiting.max(last_in), limits.idle), CloseReason::Idle))
+        };
+        let stalled = self.next_write(limits).map(|at| (at, CloseReason::WriteStalled));
+        let half_closed = match load(&self.half_closed) {
+            0 => None,
+            mark => {
+                let since = mark.max(load(&self.last_out)).max(last_in);
+                Some((self.at(since, limits.half_close), CloseReason::HalfCloseTimeout))
+            }
+        };
+        [inbound, stalled, half_closed].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limits() -> Limits {
+        Limits::edge()
+            .with_first_byte(5 * SECOND)
+            .with_message(3 * SECOND)
+            .with_idle(10 * SECOND)
+            .with_write_stall(4 * SECOND)
+            .with_half_close(2 * SECOND)
+    }
+
+    fn after(clock: &Deadlines) -> Option<(u64, CloseReason)> {
+        clock.next(&limits()).map(|(at, reason)| ((at - clock.opened()).as_secs(), reason))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_do_not_extend_a_message_and_sending_does_not_extend_idle() {
+        let clock = Deadlines::new(Instant::now(), true);
+        assert_eq!(after(&clock), None);
+        clock.waits(false);
+        assert_eq!(after(&clock), Some((5, CloseReason::FirstByteTimeout)));
+
+        tokio::time::advance(SECOND).await;
+        clock.bytes_in();
+        clock.waits(true);
+        assert_eq!(after(&clock), Some((4, CloseReason::MessageTimeout)));
+        tokio::time::advance(SECOND).await;
+        clock.bytes_in();
+        clock.waits(true);
+        assert_eq!(after(&clock), Some((4, CloseReason::MessageTimeout)));
+
+        clock.handles();
+        assert_eq!(after(&clock), None, "no clock runs while a message is handled");
+        clock.waits(false);
+        assert_eq!(after(&clock), Some((12, CloseReason::Idle)));
+        tokio::time::advance(SECOND).await;
+        clock.progress();
+        clock.waits(false);
+        assert_eq!(after(&clock), Some((12, CloseReason::Idle)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_a_handler_takes_is_not_the_peers() {
+        let clock = Deadlines::new(Instant::now(), true);
+        clock.bytes_in();
+        clock.handles();
+        clock.suspends();
+        tokio::time::advance(20 * SECOND).await;
+        clock.waits(false);
+        assert_eq!(after(&clock), Some((30, CloseReason::Idle)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stall_is_without_progress() {
+        let clock = Deadlines::new(Instant::now(), true);
+        clock.stalls();
+        assert_eq!(after(&clock), Some((4, CloseReason::WriteStalled)));
+        tokio::time::advance(3 * SECOND).await;
+        clock.stalls();
+        assert_eq!(after(&clock), Some((4, CloseReason::WriteStalled)));
+        clock.progress();
+        assert_eq!(after(&clock), Some((7, CloseReason::WriteStalled)));
+        clock.drained();
+        assert_eq!(after(&clock), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_closed_is_since_the_last_progress() {
+        let clock = Deadlines::new(Instant::now(), false);
+        clock.half_closes();
+        assert_eq!(after(&clock), Some((2, CloseReason::HalfCloseTimeout)));
+        tokio::time::advance(SECOND).await;
+        clock.progress();
+        assert_eq!(after(&clock), Some((3, CloseReason::HalfCloseTimeout)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clients_peer_may_be_silent() {
+        let clock = Deadlines::new(Instant::now(), false);
+        clock.waits(false);
+        assert_eq!(after(&clock), None);
+        clock.bytes_in();
+        clock.waits(true);
+        assert_eq!(after(&clock), Some((3, CloseReason::MessageTimeout)));
+    }
+}

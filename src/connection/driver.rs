@@ -1,0 +1,303 @@
+//! The one task of a server's connection: it polls the session, writes what the session sent whenever that waits,
+//! keeps the deadlines, and ends the connection.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+
+use super::batch;
+use super::closed::{CloseReason, Closed, Failure, Fault};
+use super::core::{Core, Remainder};
+use super::outbox::Outlet;
+
+/// How long a session that is cut may take over its last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Who is told that a connection is over.
+pub(crate) trait Watch: Send + Sync {
+    /// Its transport is closed.
+    fn ended(&self, core: &Core, closed: &Closed);
+    /// Its task has ended, too.
+    fn gone(&self, core: &Core);
+}
+
+pin_project! {
+    /// The future of a connection's task.
+    pub(crate) struct Driver<F> {
+        #[pin]
+        session: Option<F>,
+        #[pin]
+        timer: Option<Sleep>,
+        ending: Ending,
+    }
+}
+
+/// Everything but the session.
+struct Ending {
+    core: Arc<Core>,
+    out: Arc<dyn Outlet>,
+    watch: Arc<dyn Watch>,
+    stage: Stage,
+    remainder: Option<Box<dyn Remainder>>,
+    /// When a session that was told of the end is dropped.
+    patience: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The session runs.
+    Open,
+    /// What it sent goes out, then our end.
+    Flush,
+    /// The peer's end is awaited: closing before would throw away what it has not read yet.
+    Linger,
+    /// Nothing is open any more; the session may have a last word.
+    Closed,
+}
+
+impl<F> Driver<F>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    pub(crate) fn new(session: F, out: Arc<dyn Outlet>, watch: Arc<dyn Watch>) -> Self {
+        let core = Arc::clone(out.core());
+        let ending = Ending { core, out, watch, stage: Stage::Open, remainder: None, patience: None };
+        Self { session: Some(session), timer: None, ending }
+    }
+}
+
+impl<F> Future for Driver<F>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut me = self.project();
+        me.ending.core.driver.register(cx.waker());
+        loop {
+            poll_session(me.session.as_mut(), &me.ending.core, cx);
+            let idle = me.session.is_none();
+            if me.ending.advance(idle, cx) && !idle {
+                continue;
+            }
+            if idle && me.ending.stage == Stage::Closed {
+                return Poll::Ready(());
+            }
+            match me.ending.poll_deadline(me.timer.as_mut(), cx) {
+                Poll::Ready(Due::Session) => end_session(me.session.as_mut(), &me.ending.core),
+                Poll::Ready(Due::Connection) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// Which part of the whole is over its time.
+enum Due {
+    Session,
+    Connection,
+}
+
+/// Polls the session, if it still runs. Its error and its panic end the connection, and nothing else.
+fn poll_session<F>(mut session: Pin<&mut Option<F>>, core: &Arc<Core>, cx: &mut Context<'_>)
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let Some(running) = session.as_mut().as_pin_mut() else { return };
+    let poll = || batch::driving(Arc::as_ptr(core) as usize, || running.poll(cx));
+    match catch_unwind(AssertUnwindSafe(poll)) {
+        Ok(Poll::Pending) => {
+            core.deadlines.suspends();
+            return;
+        }
+        Ok(Poll::Ready(Ok(()))) => {}
+        Ok(Poll::Ready(Err(error))) => core.fail(Failure::new(CloseReason::Handler, error)),
+        Err(panic) => core.fail(panicked(panic.as_ref())),
+    }
+    end_session(session, core);
+}
+
+/// Drops the session. A panic in a `Drop` of its own is as good as any other.
+fn end_session<F>(mut session: Pin<&mut Option<F>>, core: &Arc<Core>) {
+    let drop = || batch::driving(Arc::as_ptr(core) as usize, || session.set(None));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(drop)) {
+        core.fail(panicked(panic.as_ref()));
+    }
+}
+
+/// A panic as the reason for an end.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".into());
+    Failure::new(CloseReason::Panic, text)
+}
+
+impl Ending {
+    /// Takes the next steps towards the end that can be taken now. True when the connection has just been closed, and
+    /// the session may want to know.
+    fn advance(&mut self, session_ended: bool, cx: &mut Context<'_>) -> bool {
+        loop {
+            let broken = self.core.is_broken();
+            match self.stage {
+                Stage::Closed => return false,
+                _ if broken => return self.close(),
+                Stage::Open => {
+                    if session_ended || self.core.is_released() {
+                        // no more of the session's clocks
+                        self.core.deadlines.handles();
+                        self.stage = Stage::Flush;
+                        continue;
+                    }
+                    let _ = self.out.poll_flush(cx);
+                    if !self.core.is_broken() {
+                        return false;
+                    }
+                }
+                Stage::Flush => {
+                    if self.out.poll_shutdown(cx).is_pending() {
+                        return false;
+                    }
+                    if !self.core.is_broken() {
+                        self.remainder = self.core.take_remainder();
+                        self.core.deadlines.half_closes();
+                        self.stage = Stage::Linger;
+                    }
+                }
+                Stage::Linger => {
+                    let over = match &mut self.remainder {
+                        Some(remainder) => remainder.ended() || remainder.poll_discard(cx).is_ready(),
+                        None => true,
+                    };
+                    return over && self.close();
+                }
+            }
+        }
+    }
+
+    /// Lets go of the transport, and says so.
+    fn close(&mut self) -> bool {
+        let reason = self.core.reason();
+        self.out.release(!reason.flushes());
+        self.remainder = None;
+        drop(self.core.take_remainder());
+        self.stage = Stage::Closed;
+        self.patience = None;
+        let totals = self.out.totals();
+        let closed = Closed {
+            reason,
+            duration: self.core.deadlines.opened().elapsed(),
+            bytes_in: self.core.bytes_in(),
+            bytes_out: totals.bytes,
+            messages_in: self.core.messages_in(),
+            messages_out: totals.messages,
+            unsent_bytes: totals.unsent,
+            cause: self.core.failure().and_then(|failure| failure.cause.clone()),
+        };
+        log(&self.core, &closed);
+        self.watch.ended(&self.core, &closed);
+        self.core.close(closed);
+        true
+    }
+
+    /// Ready when a deadline has passed and was acted upon.
+    fn poll_deadline(&mut self, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<Due> {
+        loop {
+            let patience = self.patience().map(|at| (at, None));
+            let clock = match self.stage {
+                Stage::Closed => None,
+                _ => self.core.deadlines.next(&self.core.limits).map(|(at, reason)| (at, Some(reason))),
+            };
+            let Some((at, what)) = [patience, clock].into_iter().flatten().min_by_key(|(at, _)| *at) else {
+                return Poll::Pending;
+            };
+            match timer.as_mut().as_pin_mut() {
+                None => timer.set(Some(tokio::time::sleep_until(at))),
+                // a timer that is too early is left alone: most deadlines are moved on before they pass
+                Some(armed) if armed.deadline() <= at && !armed.is_elapsed() => {}
+                Some(armed) => armed.reset(at),
+            }
+            let Some(armed) = timer.as_mut().as_pin_mut() else { return Poll::Pending };
+            if armed.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if Instant::now() < at {
+                continue;
+            }
+            return Poll::Ready(match what {
+                None => Due::Session,
+                Some(reason) => {
+                    self.expire(reason);
+                    Due::Connection
+                }
+            });
+        }
+    }
+
+    fn expire(&mut self, reason: CloseReason) {
+        match reason {
+            CloseReason::Idle => self.core.idle(),
+            CloseReason::HalfCloseTimeout if self.stage == Stage::Linger => {
+                self.close();
+            }
+            _ if self.stage == Stage::Open => self.core.fail(reason),
+            // the reason for the end stands, but nothing more can be said to the peer
+            _ => {
+                self.core.fail(reason);
+                self.close();
+            }
+        }
+    }
+
+    /// When the session is dropped, after it has been told of the end: it still holds the connection, or still has a
+    /// last word.
+    fn patience(&mut self) -> Option<Instant> {
+        let told = match self.stage {
+            Stage::Open => self.core.failure().is_some() && !self.core.is_released(),
+            Stage::Flush | Stage::Linger => false,
+            Stage::Closed => true,
+        };
+        if !told {
+            return None;
+        }
+        let patience = if self.core.is_cut() { LAST_WORDS } else { self.core.limits.half_close };
+        let latest = Instant::now() + patience;
+        let at = self.patience.map_or(latest, |at| at.min(latest));
+        self.patience = Some(at);
+        Some(at)
+    }
+}
+
+impl Drop for Ending {
+    /// The runtime may drop the task before it is through.
+    fn drop(&mut self) {
+        if self.stage != Stage::Closed {
+            self.core.fail(CloseReason::Shutdown);
+            self.close();
+        }
+        self.watch.gone(&self.core);
+    }
+}
+
+fn log(core: &Core, closed: &Closed) {
+    let (id, peer, reason) = (core.id, &core.peer, closed.reason);
+    let Closed { bytes_in, bytes_out, messages_in, messages_out, unsent_bytes, .. } = *closed;
+    let cause = closed.cause.as_ref().map(tracing::field::display);
+    match reason.fault() {
+        Fault::Handler => tracing::warn!(%id, %peer, %reason, cause, "the session failed"),
+        _ => tracing::debug!(
+            %id, %peer, %reason, cause, bytes_in, bytes_out, messages_in, messages_out, unsent_bytes,
+            "connection closed"
+        ),
+    }
+}

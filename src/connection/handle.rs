@@ -1,0 +1,488 @@
+//! The connection as its owner sees it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use futures::{Sink, Stream};
+use tokio::time::Instant;
+
+use super::closed::{CloseReason, Closed, Failure};
+use super::core::{ConnectionId, Core};
+use super::inbound::Inbound;
+use super::outbox::{Outbound, PushError, Until, WATERMARK};
+use super::sender::{Sender, TrySendError};
+use super::{batch, pump};
+use crate::error::Error;
+use crate::peer::Peer;
+
+/// After so many messages without a wait, other tasks get their turn.
+const TURN: u32 = 256;
+
+/// One peer. What comes in is `In`, what goes out is `Out`; which transport and which codec carry them is its own
+/// business.
+///
+/// A server's connection belongs to a task that writes what was sent whenever the session waits: a burst of messages
+/// leaves in one write, and nobody calls flush. A connection made with [`connect`](crate::connect) is polled by its
+/// owner's task: [`send`](Self::send) writes at once, [`feed`](Self::feed) collects.
+///
+/// It is also a [`Stream`] and a [`Sink`].
+///
+/// Dropping it closes it in order: what was sent still goes out.
+pub struct Connection<In, Out = In> {
+    /// Never locked: it makes the connection `Sync`, so that a handler may hold `&Connection` across an await.
+    inbound: Mutex<Option<Box<dyn Inbound<In>>>>,
+    out: Arc<dyn Outbound<Out>>,
+    core: Arc<Core>,
+    /// Messages since the last wait.
+    turn: u32,
+    /// As a stream it has given its error.
+    spent: bool,
+}
+
+/// What a session waits for.
+#[derive(Debug)]
+pub(crate) enum Event<In> {
+    Message(In),
+    /// Nothing came for the idle time.
+    Idle,
+    /// The server has begun to drain.
+    Drain(Instant),
+    /// No further messages.
+    End,
+}
+
+impl<In, Out> Connection<In, Out>
+where
+    In: Send + 'static,
+    Out: Send + 'static,
+{
+    pub(crate) fn new(inbound: Box<dyn Inbound<In>>, out: Arc<dyn Outbound<Out>>) -> Self {
+        let core = Arc::clone(out.core());
+        Self { inbound: Mutex::new(Some(inbound)), out, core, turn: 0, spent: false }
+    }
+
+    /// Its id, unique within this process.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.core.id
+    }
+
+    /// The other end.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.core.peer
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// A handle to send from elsewhere.
+    #[must_use]
+    pub fn sender(&self) -> Sender<Out> {
+        Sender::new(Arc::clone(&self.out))
+    }
+
+    pub(crate) fn outbound(&self) -> &Arc<dyn Outbound<Out>> {
+        &self.out
+    }
+
+    /// When the server's drain will cut this connection, if it drains.
+    ///
+    /// From then on [`recv`](Self::recv) gives `None` as soon as nothing has arrived that it could give.
+    #[must_use]
+    pub fn draining(&self) -> Option<Instant> {
+        self.core.drain_deadline()
+    }
+
+    /// Bytes that wait to be sent.
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
+        self.out.pending()
+    }
+
+    /// The next message, or `None` when there will be no more: the peer has ended its side, or the connection was
+    /// [closed](Self::close), or the server drains. After the peer's end, [`send`](Self::send) still works.
+    ///
+    /// # Errors
+    /// If the connection broke, a deadline passed, or what came cannot be decoded: [`Error::close_reason`] tells.
+    ///
+    /// # Cancel safety
+    /// A dropped future loses nothing: what has arrived in part stays in the connection.
+    pub async fn recv(&mut self) -> Result<Option<In>, Error> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<In>, Error>> {
+        if self.core.drain_deadline().is_some() {
+            self.core.finish_when_idle();
+        }
+        match ready!(self.poll_event(cx, false)) {
+            Ok(Event::Message(message)) => Poll::Ready(Ok(Some(message))),
+            Ok(_) => Poll::Ready(Ok(None)),
+            Err(reason) => Poll::Ready(Err(self.error(reason))),
+        }
+    }
+
+    fn error(&self, reason: CloseReason) -> Error {
+        let error = Error::closed(reason);
+        match self.core.failure().and_then(|failure| failure.cause.clone()) {
+            Some(cause) => error.because(Box::new(Shared(cause)) as crate::error::BoxError),
+            None => error,
+        }
+    }
+
+    /// The next thing to do. Who `wants_drain` is told of a drain, again and again.
+    pub(crate) fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        wants_drain: bool,
+    ) -> Poll<Result<Event<In>, CloseReason>> {
+        if let Some(failure) = self.core.failure() {
+            return Poll::Ready(Err(failure.reason));
+        }
+        if self.core.is_closing() {
+            return Poll::Ready(Ok(Event::End));
+        }
+        if wants_drain {
+            if let Some(deadline) = self.core.drain_deadline() {
+                return Poll::Ready(Ok(Event::Drain(deadline)));
+            }
+        }
+        if self.core.take_idle() {
+            return Poll::Ready(Ok(Event::Idle));
+        }
+        let Some(inbound) = self.inbound.get_mut().unwrap_or_else(PoisonError::into_inner) else {
+            return Poll::Ready(Ok(Event::End));
+        };
+        self.turn += 1;
+        if self.turn >= TURN {
+            self.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match inbound.poll_recv(cx, &self.core) {
+            Poll::Ready(Ok(Some(message))) => {
+                self.core.count_message_in();
+                self.core.deadlines.handles();
+                return Poll::Ready(Ok(Event::Message(message)));
+            }
+            Poll::Ready(Ok(None)) => {
+                self.core.peer_ended();
+                return Poll::Ready(Ok(Event::End));
+            }
+            Poll::Ready(Err(failure)) => {
+                let reason = failure.reason;
+                self.core.fail(failure);
+                return Poll::Ready(Err(reason));
+            }
+            Poll::Pending => {}
+        }
+        self.turn = 0;
+        let partial = inbound.holds_part();
+        if self.core.is_finishing() && !partial {
+            return Poll::Ready(Ok(Event::End));
+        }
+        self.core.deadlines.waits(partial);
+        if self.is_driven() { Poll::Pending } else { self.poll_undriven(cx) }
+    }
+
+    /// What otherwise the connection's task does.
+    fn poll_undriven(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event<In>, CloseReason>> {
+        self.core.reader.register(cx.waker());
+        if self.out.pending() > 0 {
+            Arc::clone(&self.out).into_outlet().flush_for_owner();
+        }
+        match self.core.failure() {
+            Some(failure) => Poll::Ready(Err(failure.reason)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Whether the task that polls us writes the outbox.
+    fn is_driven(&self) -> bool {
+        batch::is_driving(Arc::as_ptr(&self.core) as usize)
+    }
+
+    /// Sends a message, waiting for room in the outbox where there is none. After it, the message goes out without
+    /// further calls.
+    ///
+    /// # Errors
+    /// If the connection is closed, or the codec refuses the message; that alone leaves the connection as it was.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped before it is ready, the message was not sent.
+    pub async fn send(&mut self, message: Out) -> Result<(), Error> {
+        let mut message = message;
+        loop {
+            message = match self.out.push(message) {
+                Ok(pending) => {
+                    if !self.is_driven() {
+                        Arc::clone(&self.out).announce(pending);
+                    } else if pending >= WATERMARK {
+                        self.write_some().await;
+                    }
+                    return self.check();
+                }
+                Err(error) => self.refused(error)?,
+            };
+            poll_fn(|cx| self.poll_room(cx)).await?;
+        }
+    }
+
+    /// As [`send`](Self::send), but the message may stay in the outbox until it is full, until the next
+    /// [`flush`](Self::flush) or [`send`](Self::send), or until [`recv`](Self::recv) waits.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub async fn feed(&mut self, message: Out) -> Result<(), Error> {
+        let mut message = message;
+        loop {
+            message = match self.out.push(message) {
+                Ok(pending) => {
+                    if pending >= WATERMARK && !self.is_driven() {
+                        Arc::clone(&self.out).announce(pending);
+                    } else if pending >= WATERMARK {
+                        self.write_some().await;
+                    }
+                    return self.check();
+                }
+                Err(error) => self.refused(error)?,
+            };
+            poll_fn(|cx| self.poll_room(cx)).await?;
+        }
+    }
+
+    /// Sends a message if there is room for it in the outbox.
+    ///
+    /// # Errors
+    /// [`TrySendError`], with the message where it was not looked at.
+    pub fn try_send(&mut self, message: Out) -> Result<(), TrySendError<Out>> {
+        if self.core.is_broken() {
+            return Err(TrySendError::Closed(message));
+        }
+        match self.out.push(message) {
+            Ok(pending) => {
+                if !self.is_driven() {
+                    Arc::clone(&self.out).announce(pending);
+                }
+                Ok(())
+            }
+            Err(PushError::Full(message)) => Err(TrySendError::Full(message)),
+            Err(PushError::Closed(message)) => Err(TrySendError::Closed(message)),
+            Err(PushError::Encode(error)) => Err(TrySendError::Encode(error)),
+        }
+    }
+
+    /// The message again, if it only has to wait.
+    fn refused(&self, error: PushError<Out>) -> Result<Out, Error> {
+        match error {
+            PushError::Full(message) => self.check().map(|()| message),
+            PushError::Closed(_) => Err(self.error(self.core.reason())),
+            PushError::Encode(error) => Err(error),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.core.is_broken() { Err(self.error(self.core.reason())) } else { Ok(()) }
+    }
+
+    /// Writes what the transport takes now. Never waits, so that a send is ready once its message is in.
+    async fn write_some(&self) {
+        poll_fn(|cx| {
+            let _ = self.out.poll_flush(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.poll_until(cx, Until::Room)
+    }
+
+    fn poll_until(&self, cx: &mut Context<'_>, until: Until) -> Poll<Result<(), Error>> {
+        self.check()?;
+        if self.out.waits(cx, until) {
+            if self.is_driven() {
+                let _ = self.out.poll_flush(cx);
+            } else {
+                self.core.reader.register(cx.waker());
+                Arc::clone(&self.out).into_outlet().flush_for_owner();
+            }
+            self.check()?;
+            if self.out.waits(cx, until) {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until everything that was sent has been handed to the transport.
+    ///
+    /// # Errors
+    /// If the connection broke before.
+    ///
+    /// # Cancel safety
+    /// A dropped future loses nothing: what is left goes out all the same.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        poll_fn(|cx| self.poll_until(cx, Until::Empty)).await
+    }
+
+    /// Closes the connection in order: everything that was sent goes out, then the end. From here on nothing is
+    /// received, and nothing can be sent.
+    ///
+    /// # Errors
+    /// If the connection broke before everything was out.
+    ///
+    /// # Cancel safety
+    /// A dropped future does not take the close back.
+    pub async fn close(&mut self) -> Result<(), Error> {
+        self.core.start_closing();
+        self.out.end();
+        self.flush().await?;
+        poll_fn(|cx| self.out.poll_shutdown(cx)).await;
+        self.core.deadlines.half_closes();
+        Ok(())
+    }
+
+    /// Has the connection closed at the next message boundary: what has arrived whole is still received, then
+    /// [`recv`](Self::recv) gives `None`. It is what the default [`Handler::on_drain`](crate::Handler::on_drain) does.
+    pub fn close_when_idle(&mut self) {
+        self.core.finish_when_idle();
+    }
+
+    /// Breaks the connection off. What has not been sent is lost; a TCP peer sees a reset.
+    pub fn abort(&mut self) {
+        self.end(CloseReason::Aborted);
+        self.out.release(true);
+        self.take_inbound();
+    }
+
+    pub(crate) fn end(&self, failure: impl Into<Failure>) {
+        self.core.fail(failure);
+    }
+
+    /// How the connection ended, once nothing of it is open any more.
+    pub(crate) async fn into_closed(self) -> Closed {
+        let core = Arc::clone(&self.core);
+        drop(self);
+        wait_closed(&core).await
+    }
+}
+
+impl<In, Out> Connection<In, Out> {
+    fn take_inbound(&mut self) -> Option<Box<dyn Inbound<In>>> {
+        self.inbound.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Waits until nothing of the connection is open any more.
+pub(crate) async fn wait_closed(core: &Core) -> Closed {
+    loop {
+        let mut changes = pin!(core.room.notified());
+        changes.as_mut().enable();
+        if let Some(closed) = core.closed() {
+            return closed.clone();
+        }
+        changes.await;
+    }
+}
+
+impl<In, Out> Drop for Connection<In, Out> {
+    fn drop(&mut self) {
+        self.out.end();
+        let failed = self.core.failure().is_some();
+        if self.core.runtime.is_none() {
+            // the task ends it
+            let inbound = self.take_inbound().filter(|_| !failed);
+            self.core.release(inbound.map(Inbound::into_remainder));
+            return;
+        }
+        self.core.release(None);
+        if failed || self.out.pending() == 0 {
+            self.out.release(failed);
+        } else {
+            pump::start_last(Arc::clone(&self.out).into_outlet());
+        }
+    }
+}
+
+impl<In, Out> Stream for Connection<In, Out>
+where
+    In: Send + 'static,
+    Out: Send + 'static,
+{
+    type Item = Result<In, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // after an error the stream is at its end
+        if self.spent {
+            return Poll::Ready(None);
+        }
+        let next = ready!(self.poll_recv(cx)).transpose();
+        self.spent = matches!(next, Some(Err(_)));
+        Poll::Ready(next)
+    }
+}
+
+impl<In, Out> Sink<Out> for Connection<In, Out>
+where
+    In: Send + 'static,
+    Out: Send + 'static,
+{
+    type Error = Error;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.poll_room(cx)
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: Out) -> Result<(), Error> {
+        match self.out.push(message) {
+            Ok(_) => Ok(()),
+            Err(PushError::Encode(error)) => Err(error),
+            Err(PushError::Closed(_)) => Err(self.error(self.core.reason())),
+            Err(PushError::Full(_)) => {
+                Err(Error::new(crate::error::ErrorKind::Config, "start_send without poll_ready: the outbox is full"))
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.poll_until(cx, Until::Empty)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.core.start_closing();
+        self.out.end();
+        ready!(self.poll_until(cx, Until::Empty))?;
+        self.out.poll_shutdown(cx).map(Ok)
+    }
+}
+
+impl<In, Out> fmt::Debug for Connection<In, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connection({} with {})", self.core.id, self.core.peer)
+    }
+}
+
+/// The error behind an end, which the connection's [`Closed`] holds as well.
+#[derive(Debug)]
+struct Shared(Arc<dyn std::error::Error + Send + Sync>);
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Shared {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}

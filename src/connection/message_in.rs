@@ -1,0 +1,99 @@
+//! The incoming side of a message transport: each message of the transport goes through the codec to its end.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use tokio_util::codec::Decoder;
+
+use super::closed::{CloseReason, Failure};
+use super::core::{Core, Remainder};
+use super::inbound::{Inbound, decode_failure};
+use crate::error::BoxError;
+
+/// The read half of a message transport.
+pub(crate) trait MessageSource: Send + 'static {
+    /// The next message of the transport, or `None` when there will be no more.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<BytesMut>>>;
+}
+
+pub(crate) struct MessageIn<S, C> {
+    source: S,
+    codec: C,
+    /// What is left of the transport's message that is being decoded.
+    current: Option<BytesMut>,
+    ended: bool,
+}
+
+impl<S, C> MessageIn<S, C> {
+    pub(crate) fn new(source: S, codec: C) -> Self {
+        Self { source, codec, current: None, ended: false }
+    }
+}
+
+impl<S, C> Inbound<C::Item> for MessageIn<S, C>
+where
+    S: MessageSource,
+    C: Decoder + Send + 'static,
+    <C as Decoder>::Error: Into<BoxError>,
+{
+    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core) -> Poll<Result<Option<C::Item>, Failure>> {
+        loop {
+            if let Some(current) = &mut self.current {
+                let mut result = self.codec.decode(current);
+                if matches!(result, Ok(None)) {
+                    result = self.codec.decode_eof(current);
+                }
+                match result {
+                    Ok(message) => {
+                        let left = current.len();
+                        if left == 0 {
+                            self.current = None;
+                        } else if message.is_none() {
+                            let text = format!("{left} bytes were left over in a message of the transport");
+                            self.current = None;
+                            return Poll::Ready(Err(Failure::new(CloseReason::Protocol, text)));
+                        }
+                        if let Some(message) = message {
+                            return Poll::Ready(Ok(Some(message)));
+                        }
+                    }
+                    Err(error) => {
+                        self.current = None;
+                        return Poll::Ready(Err(decode_failure(error.into())));
+                    }
+                }
+            }
+            if self.ended {
+                return Poll::Ready(Ok(None));
+            }
+            match ready!(self.source.poll_next(cx)) {
+                Some(Ok(message)) => {
+                    core.count_in(message.len());
+                    self.current = Some(message);
+                }
+                Some(Err(error)) => return Poll::Ready(Err(Failure::io(error))),
+                None => self.ended = true,
+            }
+        }
+    }
+
+    fn holds_part(&self) -> bool {
+        self.current.is_some()
+    }
+
+    fn into_remainder(self: Box<Self>) -> Box<dyn Remainder> {
+        self
+    }
+}
+
+impl<S: Send, C: Send> Remainder for MessageIn<S, C> {
+    fn poll_discard(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        // there is no end to wait for
+        Poll::Ready(())
+    }
+
+    fn ended(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,60 @@
+//! One peer: messages in, messages out, and an orderly end.
+//!
+//! ```text
+//!  Connection ── recv ──▶ Inbound: transport's read half, codec, a buffer borrowed from the thread
+//!      │
+//!      └──────── send ──▶ Outbox: codec, bounded buffer, transport's write half ◀── Sender, Group
+//!                            ▲
+//!             Driver ── flush when the session waits, deadlines, end
+//! ```
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `handle` | [`Connection`], what users hold |
+//! | `sender` | [`Sender`], to send from elsewhere |
+//! | `core` | what everybody shares: flags, counters, the reason for the end |
+//! | `inbound`, `stream_in`, `message_in` | the incoming side, of byte streams and of message transports |
+//! | `outbox`, `batch`, `pump` | the outgoing side, and who writes it when |
+//! | `driver` | the one task of a server's connection |
+//! | `deadlines`, `closed`, `pool` | clocks; reasons and totals; buffers of a thread |
+//!
+//! ```
+//! # async fn example() -> Result<(), hythe::Error> {
+//! use hythe::codec::Lines;
+//!
+//! let mut conn = hythe::connect("tcp://127.0.0.1:9000", Lines::new()).await?;
+//! conn.send("hello".to_string()).await?;
+//! while let Some(line) = conn.recv().await? {
+//!     println!("{line}");
+//! }
+//! # Ok(()) }
+//! ```
+
+mod batch;
+mod closed;
+mod core;
+mod deadlines;
+mod driver;
+mod handle;
+mod inbound;
+mod message_in;
+mod outbox;
+mod pool;
+mod pump;
+mod sender;
+mod stream_in;
+
+pub use batch::batch;
+pub use closed::{CloseReason, Closed, Fault};
+pub use core::ConnectionId;
+pub use handle::Connection;
+pub use sender::{Delivery, Overflow, Sender, TrySendError};
+
+pub(crate) use closed::Failure;
+pub(crate) use core::{Core, Leave, lock};
+pub(crate) use driver::{Driver, Watch, panicked};
+pub(crate) use handle::Event;
+pub(crate) use inbound::Inbound;
+pub(crate) use message_in::{MessageIn, MessageSource};
+pub(crate) use outbox::{Outbound, Outbox, Prototype, Pushed, WriteHalf};
+pub(crate) use stream_in::StreamIn;

@@ -1,0 +1,518 @@
+//! The outgoing side: messages are encoded at once into a bounded buffer, which the connection's task, or whoever has
+//! just filled it, writes to the transport.
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio_util::codec::Encoder;
+
+use super::closed::{CloseReason, Failure};
+use super::core::{Core, lock};
+use super::sender::Overflow;
+use super::{batch, pool, pump};
+use crate::error::{BoxError, Error, ErrorKind};
+
+/// With so much waiting, whoever adds to it writes instead of waiting for the session to wait.
+pub(crate) const WATERMARK: usize = 64 << 10;
+/// What a waiting message of a message transport is charged beyond its bytes: empty ones are not free.
+const OVERHEAD: usize = 64;
+
+/// The write half of a transport.
+pub(crate) trait WriteHalf: Send + 'static {
+    /// Whether one write is one message, rather than some bytes of a stream.
+    const MESSAGES: bool;
+    /// Writes some of `bytes`; on a message transport, which gets one message at a time, all or nothing.
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Called before the half is dropped without a shutdown: what is on its way may be thrown away.
+    fn abort(&mut self);
+}
+
+/// The codec that an endpoint was bound with. Each connection's is a clone; a group encodes with one of its own.
+pub(crate) struct Prototype<C> {
+    id: u64,
+    codec: Mutex<C>,
+}
+
+impl<C: Clone> Prototype<C> {
+    pub(crate) fn new(codec: C) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Arc::new(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), codec: Mutex::new(codec) })
+    }
+
+    pub(crate) fn codec(&self) -> C {
+        lock(&self.codec).clone()
+    }
+}
+
+/// An outbox without its message type.
+pub(crate) trait Outlet: Send + Sync {
+    fn core(&self) -> &Arc<Core>;
+    /// Writes what waits, as the task that drives the connection.
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Writes what waits, as anybody else; what is left is the driver's.
+    fn flush_for_owner(self: Arc<Self>);
+    /// Ends the outgoing side after everything has been written.
+    fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Lets go of the transport. What waits is lost.
+    fn release(&self, abort: bool);
+    /// No further messages.
+    fn end(&self);
+    fn pending(&self) -> usize;
+    fn totals(&self) -> Totals;
+    /// Remembers the owner's task, which waits; false where there is nothing to wait for.
+    fn waits(&self, cx: &mut Context<'_>, until: Until) -> bool;
+}
+
+/// What the owner of a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    Room,
+    Empty,
+}
+
+/// What went out, and what did not.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) bytes: u64,
+    pub(crate) messages: u64,
+    pub(crate) unsent: u64,
+}
+
+/// A write has just found that the transport takes no more.
+type NewlyBlocked = bool;
+
+/// Why a message was not taken. It is given back where it was not looked at.
+#[derive(Debug)]
+pub(crate) enum PushError<M> {
+    Full(M),
+    Closed(M),
+    Encode(Error),
+}
+
+/// What became of a message for a possibly slow peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    Taken,
+    /// It is not sent, or older ones are not.
+    Dropped,
+    /// The peer was disconnected.
+    Evicted,
+    Closed,
+}
+
+/// An outbox as those see it who send messages.
+pub(crate) trait Outbound<M>: Outlet {
+    /// Takes a message if there is room for it. Tells how many bytes wait now.
+    fn push(&self, message: M) -> Result<usize, PushError<M>>;
+    /// Takes the bytes of a message, encoded by [`encode`](Self::encode) of an outbox with the same codec.
+    fn push_encoded(&self, message: &[u8], overflow: Overflow) -> Pushed;
+    /// Which codec this is.
+    fn codec_id(&self) -> u64;
+    /// Encodes a message without sending it.
+    fn encode(&self, message: M) -> Result<Bytes, Error>;
+    fn into_outlet(self: Arc<Self>) -> Arc<dyn Outlet>;
+    /// Has what was pushed written, now or with the current batch.
+    fn announce(self: Arc<Self>, pending: usize);
+}
+
+pub(crate) struct Outbox<C, W> {
+    core: Arc<Core>,
+    prototype: Arc<Prototype<C>>,
+    /// A batch has this outbox on its list.
+    listed: AtomicBool,
+    out: Mutex<Out<C, W>>,
+}
+
+struct Out<C, W> {
+    codec: C,
+    half: Option<W>,
+    buffer: BytesMut,
+    /// The sizes of the waiting messages, where they must be known: on a message transport, or to drop the oldest.
+    /// The first may have been sent in part.
+    sizes: Option<VecDeque<usize>>,
+    /// The first of `sizes` has been sent in part, or stands for several messages.
+    first_is_part: bool,
+    largest: usize,
+    totals: Totals,
+    /// The transport takes nothing: only the driver tries again.
+    blocked: bool,
+    ended: bool,
+    shut: bool,
+    /// Somebody waits for room.
+    awaited: bool,
+    owner: Option<Waker>,
+}
+
+impl<C, W: WriteHalf> Out<C, W> {
+    /// What waits, in bytes, with the overhead that messages are charged.
+    fn cost(&self) -> usize {
+        let overhead = if W::MESSAGES { self.sizes.as_ref().map_or(0, |sizes| sizes.len() * OVERHEAD) } else { 0 };
+        self.buffer.len() + overhead
+    }
+
+    fn is_idle(&self) -> bool {
+        self.buffer.is_empty() && self.sizes.as_ref().is_none_or(VecDeque::is_empty)
+    }
+
+    fn has_room(&self, limit: usize) -> bool {
+        let cost = self.cost();
+        cost == 0 || cost + self.largest <= limit
+    }
+
+    fn prepare(&mut self) {
+        if self.buffer.capacity() == 0 {
+            self.buffer = pool::take_write();
+        }
+    }
+
+    fn appended(&mut self, size: usize) {
+        self.totals.messages += 1;
+        self.largest = self.largest.max(size);
+        if let Some(sizes) = &mut self.sizes {
+            sizes.push_back(size);
+        }
+    }
+
+    /// Writes until everything is out or the transport takes no more.
+    fn poll_write(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(half) = &mut self.half else {
+            return Poll::Ready(Ok(()));
+        };
+        if self.buffer.is_empty() && self.sizes.as_ref().is_none_or(VecDeque::is_empty) {
+            return half.poll_flush(cx);
+        }
+        loop {
+            let size = match (&self.sizes, W::MESSAGES) {
+                (Some(sizes), true) => sizes.front().copied(),
+                _ => (!self.buffer.is_empty()).then_some(self.buffer.len()),
+            };
+            let Some(size) = size else { break };
+            let next = self.buffer.get(..size).unwrap_or_default();
+            let Poll::Ready(result) = half.poll_write(cx, next) else {
+                self.blocked = true;
+                core.deadlines.stalls();
+                return Poll::Pending;
+            };
+            let written = result?;
+            if written == 0 && size > 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.totals.bytes += written as u64;
+            sent(&mut self.sizes, &mut self.first_is_part, written, W::MESSAGES);
+            if written == self.buffer.len() {
+                self.buffer.clear();
+            } else {
+                self.buffer.advance(written);
+            }
+            // the clock is only read where somebody looks at it
+            if self.blocked || !self.buffer.is_empty() || core.is_peer_ended() {
+                core.deadlines.progress();
+            }
+        }
+        if self.blocked {
+            self.blocked = false;
+            core.deadlines.drained();
+        }
+        pool::give_write(std::mem::take(&mut self.buffer));
+        half.poll_flush(cx)
+    }
+
+    /// Makes room for a message of `size` bytes at the expense of the oldest ones that have not been touched.
+    fn drop_oldest(&mut self, size: usize, limit: usize) -> usize {
+        let mut dropped = 0;
+        while self.cost() + size > limit {
+            let Some(sizes) = &mut self.sizes else { break };
+            let part = if self.first_is_part { sizes.front().copied().unwrap_or(0) } else { 0 };
+            let Some(old) = sizes.remove(usize::from(self.first_is_part)) else { break };
+            // the part that is on its way moves up to the message after the one that goes
+            self.buffer.copy_within(..part, old);
+            self.buffer.advance(old);
+            dropped += 1;
+        }
+        dropped
+    }
+}
+
+/// Takes `written` bytes off the sizes of the waiting messages.
+fn sent(sizes: &mut Option<VecDeque<usize>>, first_is_part: &mut bool, mut written: usize, messages: bool) {
+    let Some(sizes) = sizes else { return };
+    if messages {
+        sizes.pop_front();
+        return;
+    }
+    while let Some(first) = sizes.front_mut() {
+        if *first > written {
+            if written > 0 {
+                *first -= written;
+                *first_is_part = true;
+            }
+            return;
+        }
+        written -= *first;
+        sizes.pop_front();
+        *first_is_part = false;
+    }
+}
+
+impl<C, W> Outbox<C, W>
+where
+    W: WriteHalf,
+{
+    pub(crate) fn new(core: Arc<Core>, prototype: Arc<Prototype<C>>, codec: C, half: W) -> Arc<Self> {
+        Arc::new(Self {
+            core,
+            prototype,
+            listed: AtomicBool::new(false),
+            out: Mutex::new(Out {
+                codec,
+                half: Some(half),
+                buffer: BytesMut::new(),
+                sizes: W::MESSAGES.then(VecDeque::new),
+                first_is_part: false,
+                largest: 0,
+                totals: Totals::default(),
+                blocked: false,
+                ended: false,
+                shut: false,
+                awaited: false,
+                owner: None,
+            }),
+        })
+    }
+
+    /// Whoever waits for room hears that there is some.
+    fn freed(&self, out: &mut Out<C, W>) -> Option<Waker> {
+        if !out.awaited {
+            return None;
+        }
+        out.awaited = false;
+        self.core.room.notify_waiters();
+        out.owner.take()
+    }
+
+    fn write(&self, cx: &mut Context<'_>, as_owner: bool) -> (Poll<()>, NewlyBlocked) {
+        let mut out = lock(&self.out);
+        let was_blocked = out.blocked;
+        if was_blocked && !as_owner {
+            return (Poll::Pending, false);
+        }
+        let result = out.poll_write(&self.core, cx);
+        let newly_blocked = out.blocked && !was_blocked;
+        let owner = if out.has_room(self.core.limits.outbox) { self.freed(&mut out) } else { None };
+        drop(out);
+        if let Some(owner) = owner {
+            owner.wake();
+        }
+        let done = result.map(|result| {
+            if let Err(error) = result {
+                self.core.fail(Failure::io(error));
+            }
+        });
+        (done, newly_blocked)
+    }
+}
+
+impl<C, W> Outlet for Outbox<C, W>
+where
+    C: Send + 'static,
+    W: WriteHalf,
+{
+    fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.write(cx, true).0
+    }
+
+    fn flush_for_owner(self: Arc<Self>) {
+        self.listed.store(false, Ordering::Release);
+        let (_, newly_blocked) = self.write(&mut Context::from_waker(Waker::noop()), false);
+        if newly_blocked {
+            // from here on it is the driver that waits for the transport
+            if self.core.runtime.is_some() {
+                pump::start(self);
+            } else {
+                self.core.driver.wake();
+            }
+        }
+    }
+
+    fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.write(cx, true).0);
+        let mut out = lock(&self.out);
+        out.ended = true;
+        if out.shut {
+            return Poll::Ready(());
+        }
+        if let Some(half) = &mut out.half {
+            // an error here says that the peer is gone, and that is what was wanted
+            let _ = ready!(half.poll_shutdown(cx));
+        }
+        out.shut = true;
+        Poll::Ready(())
+    }
+
+    fn release(&self, abort: bool) {
+        let mut out = lock(&self.out);
+        out.ended = true;
+        out.totals.unsent += out.buffer.len() as u64;
+        out.buffer = BytesMut::new();
+        if let Some(sizes) = &mut out.sizes {
+            sizes.clear();
+        }
+        if let (Some(half), true) = (&mut out.half, abort) {
+            half.abort();
+        }
+        let half = out.half.take();
+        let owner = out.owner.take();
+        drop(out);
+        drop(half);
+        self.core.room.notify_waiters();
+        if let Some(owner) = owner {
+            owner.wake();
+        }
+    }
+
+    fn end(&self) {
+        lock(&self.out).ended = true;
+    }
+
+    fn pending(&self) -> usize {
+        lock(&self.out).cost()
+    }
+
+    fn totals(&self) -> Totals {
+        let out = lock(&self.out);
+        Totals { unsent: out.totals.unsent + out.buffer.len() as u64, ..out.totals }
+    }
+
+    fn waits(&self, cx: &mut Context<'_>, until: Until) -> bool {
+        let mut out = lock(&self.out);
+        let done = match until {
+            Until::Room => out.ended || out.has_room(self.core.limits.outbox),
+            Until::Empty => out.half.is_none() || out.is_idle(),
+        };
+        if done || self.core.is_broken() {
+            return false;
+        }
+        out.awaited = true;
+        out.owner = Some(cx.waker().clone());
+        true
+    }
+}
+
+impl<C, W, M> Outbound<M> for Outbox<C, W>
+where
+    C: Encoder<M> + Clone + Send + 'static,
+    C::Error: Into<BoxError>,
+    M: Send + 'static,
+    W: WriteHalf,
+{
+    #[inline]
+    fn push(&self, message: M) -> Result<usize, PushError<M>> {
+        let mut guard = lock(&self.out);
+        let out = &mut *guard;
+        if out.ended {
+            return Err(PushError::Closed(message));
+        }
+        if !out.has_room(self.core.limits.outbox) {
+            out.awaited = true;
+            return Err(PushError::Full(message));
+        }
+        out.prepare();
+        let before = out.buffer.len();
+        let (codec, buffer) = (&mut out.codec, &mut out.buffer);
+        // a panic is this connection's, whoever's task it happens in; and no torn message may stay behind
+        match catch_unwind(AssertUnwindSafe(|| codec.encode(message, buffer))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                out.buffer.truncate(before);
+                return Err(PushError::Encode(
+                    Error::new(ErrorKind::Codec, "a message cannot be encoded").because(error),
+                ));
+            }
+            Err(_) => {
+                out.buffer.truncate(before);
+                out.ended = true;
+                drop(guard);
+                self.core.fail(CloseReason::Panic);
+                return Err(PushError::Encode(Error::closed(CloseReason::Panic)));
+            }
+        }
+        let size = out.buffer.len().saturating_sub(before);
+        out.appended(size);
+        Ok(out.buffer.len())
+    }
+
+    fn push_encoded(&self, message: &[u8], overflow: Overflow) -> Pushed {
+        let limit = self.core.limits.outbox;
+        let mut guard = lock(&self.out);
+        let out = &mut *guard;
+        if out.ended {
+            return Pushed::Closed;
+        }
+        let mut pushed = Pushed::Taken;
+        if !out.is_idle() && out.cost() + message.len() > limit {
+            match overflow {
+                Overflow::DropNewest => return Pushed::Dropped,
+                Overflow::DropOldest => {
+                    if out.drop_oldest(message.len(), limit) > 0 {
+                        pushed = Pushed::Dropped;
+                    }
+                    if out.cost() + message.len() > limit && !out.is_idle() {
+                        return Pushed::Dropped;
+                    }
+                }
+                Overflow::Disconnect => {
+                    out.ended = true;
+                    drop(guard);
+                    self.core.fail(CloseReason::SlowPeer);
+                    return Pushed::Evicted;
+                }
+            }
+        }
+        if overflow == Overflow::DropOldest && out.sizes.is_none() {
+            // what waits already was not counted one by one, so it stays
+            out.first_is_part = !out.buffer.is_empty();
+            out.sizes = Some(out.first_is_part.then_some(out.buffer.len()).into_iter().collect());
+        }
+        out.prepare();
+        out.buffer.extend_from_slice(message);
+        out.appended(message.len());
+        pushed
+    }
+
+    fn codec_id(&self) -> u64 {
+        self.prototype.id
+    }
+
+    fn encode(&self, message: M) -> Result<Bytes, Error> {
+        let mut buffer = BytesMut::new();
+        let mut codec = self.prototype.codec();
+        match catch_unwind(AssertUnwindSafe(|| codec.encode(message, &mut buffer))) {
+            Ok(Ok(())) => Ok(buffer.freeze()),
+            Ok(Err(error)) => Err(Error::new(ErrorKind::Codec, "a message cannot be encoded").because(error)),
+            Err(_) => Err(Error::new(ErrorKind::Codec, "the codec panicked")),
+        }
+    }
+
+    fn into_outlet(self: Arc<Self>) -> Arc<dyn Outlet> {
+        self
+    }
+
+    fn announce(self: Arc<Self>, pending: usize) {
+        if pending >= WATERMARK {
+            self.flush_for_owner();
+        } else if !self.listed.swap(true, Ordering::AcqRel) {
+            batch::add(self);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Buffers that belong to a thread while no connection needs them, so that an idle connection holds none.
+
+use std::cell::Cell;
+
+use bytes::BytesMut;
+
+/// What one read takes at most, in bytes.
+pub(crate) const READ: usize = 64 << 10;
+/// A larger buffer than this is given back to the allocator.
+const KEEP: usize = 256 << 10;
+
+thread_local! {
+    static READER: Cell<Option<BytesMut>> = const { Cell::new(None) };
+    static WRITER: Cell<Option<BytesMut>> = const { Cell::new(None) };
+}
+
+/// An empty buffer with room for one read.
+pub(crate) fn take_read() -> BytesMut {
+    let mut buffer = READER.take().unwrap_or_default();
+    buffer.reserve(READ);
+    buffer
+}
+
+/// Gives back a read buffer; its content is of no use any more.
+pub(crate) fn give_read(mut buffer: BytesMut) {
+    if buffer.capacity() <= KEEP {
+        buffer.clear();
+        READER.set(Some(buffer));
+    }
+}
+
+/// An empty buffer for outgoing messages.
+pub(crate) fn take_write() -> BytesMut {
+    WRITER.take().unwrap_or_default()
+}
+
+/// Gives back a write buffer; its content is of no use any more.
+pub(crate) fn give_write(mut buffer: BytesMut) {
+    if buffer.capacity() <= KEEP {
+        buffer.clear();
+        WRITER.set(Some(buffer));
+    }
+}

@@ -1,0 +1,54 @@
+//! Writes what is left in the outbox of a connection that no task of ours drives: one that a client made.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::closed::CloseReason;
+use super::outbox::Outlet;
+
+/// Starts a task that ends when the outbox is empty, or the connection is.
+pub(crate) fn start(outlet: Arc<dyn Outlet>) {
+    if let Some(runtime) = outlet.core().runtime.clone() {
+        runtime.spawn(async move { run(&outlet).await });
+    }
+}
+
+/// As [`start`], then ends the connection: its owner has gone.
+pub(crate) fn start_last(outlet: Arc<dyn Outlet>) {
+    if let Some(runtime) = outlet.core().runtime.clone() {
+        runtime.spawn(async move {
+            run(&outlet).await;
+            poll_fn(|cx| outlet.poll_shutdown(cx)).await;
+            outlet.release(false);
+        });
+    }
+}
+
+/// Writes until the outbox is empty; a peer that takes nothing in time is cut.
+async fn run(outlet: &Arc<dyn Outlet>) {
+    let core = outlet.core();
+    let mut timer = pin!(tokio::time::sleep(core.limits.write_stall));
+    let mut changes = pin!(core.room.notified());
+    poll_fn(|cx| {
+        loop {
+            if core.failure().is_some() || outlet.poll_flush(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if changes.as_mut().poll(cx).is_ready() {
+                changes.set(core.room.notified());
+                continue;
+            }
+            let Some(deadline) = core.deadlines.next_write(&core.limits) else { return Poll::Pending };
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            core.fail(CloseReason::WriteStalled);
+        }
+    })
+    .await;
+}

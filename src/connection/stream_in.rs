@@ -1,0 +1,174 @@
+//! The incoming side of a byte stream: reads into a buffer of the thread's, and decodes.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::codec::Decoder;
+use tokio_util::io::poll_read_buf;
+
+use super::closed::{CloseReason, Failure};
+use super::core::{Core, Remainder};
+use super::inbound::{Inbound, decode_failure};
+use super::pool;
+use crate::error::BoxError;
+
+/// With fewer bytes held than this, a read buffer is exchanged for one of their size while the connection waits; with
+/// less room than this, it gets more.
+const SPARSE: usize = pool::READ / 4;
+/// What is read and thrown away at most after the session is over, in bytes.
+const DISCARD: usize = 1 << 20;
+/// What a codec's framing may add to [`Limits::max_message`](crate::Limits::max_message).
+const FRAMING: usize = 1024;
+
+pub(crate) struct StreamIn<R, C> {
+    io: R,
+    codec: C,
+    buffer: BytesMut,
+    /// The buffer is of the size of what it holds.
+    parked: bool,
+    /// The codec has not said yet that it needs more than is there.
+    fresh: bool,
+    ended: bool,
+    /// The codec failed; what follows has no meaning.
+    spoilt: bool,
+    discarded: usize,
+    /// Goes when the transport does.
+    _slot: Option<Box<dyn Send>>,
+}
+
+impl<R, C> StreamIn<R, C> {
+    pub(crate) fn new(io: R, codec: C, slot: Option<Box<dyn Send>>) -> Self {
+        Self {
+            io,
+            codec,
+            buffer: BytesMut::new(),
+            parked: true,
+            fresh: false,
+            ended: false,
+            spoilt: false,
+            discarded: 0,
+            _slot: slot,
+        }
+    }
+
+    /// Before a wait: a whole read buffer is not kept for a few bytes.
+    fn park(&mut self) {
+        if self.parked || self.buffer.len() >= SPARSE {
+            return;
+        }
+        let held = BytesMut::from(self.buffer.as_ref());
+        pool::give_read(std::mem::replace(&mut self.buffer, held));
+        self.parked = true;
+    }
+
+    /// A buffer with room for a read, and in it what is held.
+    fn unpark(&mut self) {
+        let held = self.buffer.len();
+        if self.parked {
+            let mut large = pool::take_read();
+            large.extend_from_slice(&self.buffer);
+            self.buffer = large;
+            self.parked = false;
+        } else if self.buffer.capacity() - held < SPARSE {
+            self.buffer.reserve(pool::READ.saturating_sub(held).max(SPARSE));
+        }
+    }
+}
+
+impl<R, C> StreamIn<R, C>
+where
+    R: AsyncRead + Unpin,
+{
+    fn poll_read(&mut self, cx: &mut Context<'_>, core: &Core) -> Poll<Result<(), Failure>> {
+        self.unpark();
+        let Poll::Ready(result) = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer) else {
+            self.park();
+            return Poll::Pending;
+        };
+        match result {
+            Ok(0) => self.ended = true,
+            Ok(read) => core.count_in(read),
+            Err(error) => return Poll::Ready(Err(Failure::io(error))),
+        }
+        self.fresh = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<R, C> Inbound<C::Item> for StreamIn<R, C>
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    C: Decoder + Send + 'static,
+    <C as Decoder>::Error: Into<BoxError>,
+{
+    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core) -> Poll<Result<Option<C::Item>, Failure>> {
+        if self.spoilt {
+            return Poll::Ready(Ok(None));
+        }
+        loop {
+            if self.fresh {
+                let result = match self.ended {
+                    false if self.buffer.is_empty() => Ok(None),
+                    false => self.codec.decode(&mut self.buffer),
+                    true => self.codec.decode_eof(&mut self.buffer),
+                };
+                match result {
+                    Ok(Some(message)) => return Poll::Ready(Ok(Some(message))),
+                    Ok(None) => self.fresh = false,
+                    Err(error) => {
+                        self.spoilt = true;
+                        return Poll::Ready(Err(decode_failure(error.into())));
+                    }
+                }
+                let limit = core.limits.max_message.saturating_add(FRAMING);
+                if self.buffer.len() > limit {
+                    self.spoilt = true;
+                    let text = format!("a message is over the limit of {limit} bytes: {} are here", self.buffer.len());
+                    return Poll::Ready(Err(Failure::new(CloseReason::TooLarge, text)));
+                }
+            }
+            if self.ended {
+                if self.buffer.is_empty() {
+                    return Poll::Ready(Ok(None));
+                }
+                self.spoilt = true;
+                let text = format!("{} bytes of an incomplete message were left at the end", self.buffer.len());
+                return Poll::Ready(Err(Failure::new(CloseReason::Truncated, text)));
+            }
+            ready!(self.poll_read(cx, core))?;
+        }
+    }
+
+    fn holds_part(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    fn into_remainder(mut self: Box<Self>) -> Box<dyn Remainder> {
+        self.buffer = BytesMut::new();
+        self
+    }
+}
+
+impl<R, C> Remainder for StreamIn<R, C>
+where
+    R: AsyncRead + Unpin + Send,
+    C: Send,
+{
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; 4096];
+        while !self.ended && self.discarded < DISCARD {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => self.discarded += buffer.filled().len(),
+                _ => self.ended = true,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn ended(&self) -> bool {
+        self.ended
+    }
+}

@@ -1,0 +1,181 @@
+//! The limits a server or a connection keeps, safe on the open internet by default.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+
+/// What a server and its connections may use, and for how long.
+///
+/// `Default` is [`Limits::edge`]. Every value is finite: there is no "unlimited". All deadlines run on the monotonic
+/// clock and measure progress on the wire.
+///
+/// ```
+/// use std::time::Duration;
+/// use hythe::Limits;
+///
+/// let limits = Limits::edge().with_max_connections(500).with_idle(Duration::from_secs(300));
+/// assert_eq!(limits.outbox, 1 << 20);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Connections open at once, over all stream listeners of a server. Above it, peers wait in the backlog.
+    /// Default: 10,000, or half of the limit of open files where that is less.
+    pub max_connections: usize,
+    /// Connections the kernel queues before they are accepted, per listener. Default: 4,096.
+    pub backlog: u32,
+    /// From the accept to the first byte. Default: 10 s.
+    pub first_byte: Duration,
+    /// From a message's first byte to its last, however many bytes trickle in between. Default: 30 s.
+    pub message: Duration,
+    /// Without inbound bytes, while nothing is being handled. Sending does not extend it. Default: 60 s.
+    pub idle: Duration,
+    /// Bytes are waiting and the peer takes none. Default: 30 s.
+    pub write_stall: Duration,
+    /// After one side has ended its half, without progress on the other. Also how long a session may go on
+    /// after its connection was cut. Default: 10 s.
+    pub half_close: Duration,
+    /// How long a drain waits for busy connections where the caller names no deadline. Default: 30 s.
+    pub drain: Duration,
+    /// Bytes of one incoming message that are held before it is whole, whatever the codec allows. Default: 1 MiB.
+    pub max_message: usize,
+    /// Bytes of outgoing messages that wait in one connection's outbox. Default: 1 MiB.
+    pub outbox: usize,
+    /// UDP peers with a session, per listener. Default: 16,384.
+    pub udp_sessions: usize,
+    /// As [`idle`](Self::idle), for a UDP session. Default: 60 s.
+    pub udp_idle: Duration,
+    /// Datagrams that wait for one session's handler; further ones are dropped and counted. Default: 64.
+    pub udp_queue: usize,
+    /// The largest datagram taken, in bytes; larger ones are dropped and counted as truncated. Default: 65,507.
+    pub max_datagram: usize,
+}
+
+/// No deadline is further away than this (about 30 years): tokio's timers and `Instant` end somewhere.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::edge()
+    }
+}
+
+macro_rules! setters {
+    ($($name:ident: $type:ty => $setter:ident, $doc:literal;)*) => {$(
+        #[doc = concat!("Sets ", $doc, ".")]
+        #[must_use]
+        pub fn $setter(mut self, value: $type) -> Self {
+            self.$name = value;
+            self
+        }
+    )*};
+}
+
+impl Limits {
+    /// For a server on the open internet: the defaults of each field.
+    #[must_use]
+    pub fn edge() -> Self {
+        Self {
+            max_connections: max_open_files().map_or(10_000, |files| (files / 2).clamp(1, 10_000)),
+            backlog: 4096,
+            first_byte: Duration::from_secs(10),
+            message: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            write_stall: Duration::from_secs(30),
+            half_close: Duration::from_secs(10),
+            drain: Duration::from_secs(30),
+            max_message: 1 << 20,
+            outbox: 1 << 20,
+            udp_sessions: 16_384,
+            udp_idle: Duration::from_secs(60),
+            udp_queue: 64,
+            max_datagram: 65_507,
+        }
+    }
+
+    /// For peers you run yourself: an hour of silence is fine, messages and outboxes are sixteen times as large.
+    #[must_use]
+    pub fn internal() -> Self {
+        Self {
+            first_byte: Duration::from_secs(3600),
+            message: Duration::from_secs(300),
+            idle: Duration::from_secs(3600),
+            max_message: 16 << 20,
+            outbox: 16 << 20,
+            udp_idle: Duration::from_secs(3600),
+            udp_queue: 1024,
+            ..Self::edge()
+        }
+    }
+
+    /// For a small machine: 64 connections, 16 KiB messages, 64 KiB outboxes.
+    #[must_use]
+    pub fn tiny() -> Self {
+        Self {
+            max_connections: 64,
+            backlog: 64,
+            max_message: 16 << 10,
+            outbox: 64 << 10,
+            udp_sessions: 64,
+            udp_queue: 16,
+            max_datagram: 16 << 10,
+            ..Self::edge()
+        }
+    }
+
+    setters! {
+        max_connections: usize => with_max_connections, "how many connections are open at once";
+        backlog: u32 => with_backlog, "how many connections the kernel queues";
+        first_byte: Duration => with_first_byte, "the time from the accept to the first byte";
+        message: Duration => with_message, "the time for a whole message";
+        idle: Duration => with_idle, "the time without inbound bytes";
+        write_stall: Duration => with_write_stall, "the time without outbound progress";
+        half_close: Duration => with_half_close, "the time after one side has ended";
+        drain: Duration => with_drain, "the time a drain waits";
+        max_message: usize => with_max_message, "the bytes of one incoming message";
+        outbox: usize => with_outbox, "the bytes that wait to be sent";
+        udp_sessions: usize => with_udp_sessions, "the UDP peers with a session";
+        udp_idle: Duration => with_udp_idle, "the time without a datagram from a UDP peer";
+        udp_queue: usize => with_udp_queue, "the datagrams that wait for one session";
+        max_datagram: usize => with_max_datagram, "the largest datagram in bytes";
+    }
+
+    /// Checked once, when a server starts or a connection is made.
+    pub(crate) fn check(mut self) -> Result<Self, Error> {
+        let counts = [
+            ("max_connections", self.max_connections),
+            ("backlog", self.backlog as usize),
+            ("max_message", self.max_message),
+            ("outbox", self.outbox),
+            ("udp_sessions", self.udp_sessions),
+            ("udp_queue", self.udp_queue),
+            ("max_datagram", self.max_datagram),
+        ];
+        if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::new(ErrorKind::Config, format!("the limit {name} is 0; the least is 1")));
+        }
+        for (name, value) in [
+            ("first_byte", &mut self.first_byte),
+            ("message", &mut self.message),
+            ("idle", &mut self.idle),
+            ("write_stall", &mut self.write_stall),
+            ("half_close", &mut self.half_close),
+            ("drain", &mut self.drain),
+            ("udp_idle", &mut self.udp_idle),
+        ] {
+            if value.is_zero() {
+                return Err(Error::new(ErrorKind::Config, format!("the deadline {name} is 0 s; it must be longer")));
+            }
+            *value = (*value).min(FOREVER);
+        }
+        self.max_datagram = self.max_datagram.min(65_535);
+        Ok(self)
+    }
+}
+
+/// The soft limit of open files, where the system tells it.
+fn max_open_files() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = text.lines().find(|line| line.starts_with("Max open files"))?;
+    line.split_whitespace().nth(3)?.parse().ok()
+}

@@ -1,0 +1,108 @@
+//! Who is at the other end.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::endpoint::Endpoint;
+
+/// The other end of a connection.
+///
+/// Taken once, when the connection was made, so that it can be asked after the peer is gone.
+///
+/// ```
+/// # use hythe::Peer;
+/// fn is_local(peer: &Peer) -> bool {
+///     peer.ip().is_none_or(|ip| ip.is_loopback())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Peer {
+    endpoint: Arc<Endpoint>,
+    address: PeerAddress,
+}
+
+/// A peer's address, as its transport knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PeerAddress {
+    /// Of TCP and UDP.
+    Ip(SocketAddr),
+    /// Of a Unix socket: the process that connected, where the system tells.
+    Unix(Option<Credentials>),
+    /// Inside this process.
+    Memory,
+}
+
+/// The process at the other end of a Unix socket, as the kernel saw it when it connected (`SO_PEERCRED`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Credentials {
+    /// Its process id, where the system tells.
+    pub pid: Option<i32>,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+}
+
+impl Peer {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, address: PeerAddress) -> Self {
+        Self { endpoint, address }
+    }
+
+    /// The endpoint that the connection came in by, or, for a connection we made, went out to.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The peer's address.
+    #[must_use]
+    pub fn address(&self) -> PeerAddress {
+        self.address
+    }
+
+    /// The peer's IP address and port, of TCP and UDP.
+    #[must_use]
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self.address {
+            PeerAddress::Ip(addr) => Some(addr),
+            _ => None,
+        }
+    }
+
+    /// The peer's IP address, of TCP and UDP.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.socket_addr().map(|addr| addr.ip())
+    }
+
+    /// The process at the other end, of a Unix socket.
+    #[must_use]
+    pub fn credentials(&self) -> Option<Credentials> {
+        match self.address {
+            PeerAddress::Unix(credentials) => credentials,
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            PeerAddress::Ip(addr) => write!(f, "{}://{addr}", self.endpoint.scheme()),
+            PeerAddress::Unix(Some(Credentials { pid: Some(pid), uid, .. })) => {
+                write!(f, "unix process {pid} of user {uid}")
+            }
+            PeerAddress::Unix(_) => f.write_str("unix"),
+            PeerAddress::Memory => f.write_str("mem"),
+        }
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Peer({self} at {})", self.endpoint)
+    }
+}

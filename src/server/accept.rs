@@ -1,0 +1,251 @@
+//! The accept loop: it never ends on a connection's error, and never spins.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::task::AtomicWaker;
+use tokio::time::{Instant, sleep_until};
+
+use super::hub::Hub;
+use super::open::Origin;
+use super::slots::Slot;
+use crate::codec::Codec;
+use crate::connection::lock;
+use crate::handler::Session;
+use crate::transport::{Accepted, Listener};
+
+/// After so many accepts other tasks get their turn.
+const TURN: u32 = 16;
+/// The pause after an exhaustion doubles from the first to the last.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(640));
+
+/// What a server can do to a listener while its task runs.
+pub(crate) trait Control: Send + Sync {
+    /// Takes nobody new.
+    fn stop(&self);
+    /// Frees the port or the name, at once.
+    fn close(&self);
+    /// Has the task look at the pause again.
+    fn wake(&self);
+}
+
+/// A listener that can be closed from outside of its task.
+pub(crate) struct Door<L> {
+    listener: Mutex<Option<L>>,
+    task: AtomicWaker,
+}
+
+impl<L> Door<L> {
+    pub(crate) fn new(listener: L) -> Arc<Self> {
+        Arc::new(Self { listener: Mutex::new(Some(listener)), task: AtomicWaker::new() })
+    }
+}
+
+impl<L: Send> Control for Door<L> {
+    fn stop(&self) {
+        self.close();
+    }
+
+    fn close(&self) {
+        let listener = lock(&self.listener).take();
+        drop(listener);
+        self.task.wake();
+    }
+
+    fn wake(&self) {
+        self.task.wake();
+    }
+}
+
+/// What came of a wait for a connection.
+enum Arrival<R, W> {
+    Connection(Accepted<R, W>, Slot),
+    Failed(io::Error),
+    Closed,
+}
+
+impl<L: Listener> Door<L> {
+    fn poll_accept(&self, hub: &Hub, cx: &mut Context<'_>) -> Poll<Arrival<L::Read, L::Write>> {
+        self.task.register(cx.waker());
+        let mut listener = lock(&self.listener);
+        let Some(listener) = listener.as_mut() else { return Poll::Ready(Arrival::Closed) };
+        if hub.paused.load(Relaxed) {
+            return Poll::Pending;
+        }
+        // the slot first, and given back where nobody is there: another listener may have use for it
+        let Poll::Ready(slot) = hub.slots.poll_take(cx) else { return Poll::Pending };
+        listener.poll_accept(cx).map(|result| match result {
+            Ok(accepted) => Arrival::Connection(accepted, slot),
+            Err(error) => Arrival::Failed(error),
+        })
+    }
+}
+
+/// Accepts until the door is closed.
+pub(crate) async fn accept<L, S, C>(door: Arc<Door<L>>, origin: Origin<S, C>)
+where
+    L: Listener,
+    S: Session,
+    C: Codec<S::In, S::Out>,
+{
+    let mut spare = Spare::new();
+    let mut pause = PAUSES.0;
+    let mut turn = 0;
+    loop {
+        match std::future::poll_fn(|cx| door.poll_accept(&origin.hub, cx)).await {
+            Arrival::Connection(accepted, slot) => {
+                pause = PAUSES.0;
+                origin.open_stream(accepted, slot);
+                turn += 1;
+                if turn == TURN {
+                    turn = 0;
+                    tokio::task::yield_now().await;
+                }
+            }
+            Arrival::Closed => return,
+            Arrival::Failed(error) => {
+                origin.hub.accept_errors.fetch_add(1, Relaxed);
+                match class(&error) {
+                    Class::Connection => {}
+                    Class::Fatal => {
+                        tracing::error!(endpoint = %origin.endpoint, %error, "the listener is broken");
+                        door.close();
+                        return;
+                    }
+                    class => {
+                        if pause == PAUSES.0 {
+                            tracing::warn!(endpoint = %origin.endpoint, %error, "cannot accept; pausing");
+                        }
+                        if class == Class::Exhausted {
+                            spare.answer(&door, &origin.hub);
+                        }
+                        wait(&door, &origin.hub, Instant::now() + pause).await;
+                        spare.refill();
+                        pause = (pause * 2).min(PAUSES.1);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits for a time; less, if the door is closed or a connection of ours has ended and left its descriptor.
+async fn wait<L>(door: &Door<L>, hub: &Hub, until: Instant) {
+    let mut timer = std::pin::pin!(sleep_until(until));
+    let used = hub.slots.used();
+    std::future::poll_fn(|cx| {
+        door.task.register(cx.waker());
+        hub.slots.watch(cx);
+        if lock(&door.listener).is_none() || hub.slots.used() < used {
+            return Poll::Ready(());
+        }
+        timer.as_mut().poll(cx)
+    })
+    .await;
+}
+
+/// A descriptor kept for the time when there is no other: with it, those who wait in the backlog are answered, by a
+/// close, instead of left there.
+struct Spare(Option<File>);
+
+impl Spare {
+    fn new() -> Self {
+        let mut spare = Self(None);
+        spare.refill();
+        spare
+    }
+
+    fn refill(&mut self) {
+        if self.0.is_none() {
+            self.0 = File::open("/dev/null").ok();
+        }
+    }
+
+    fn answer<L: Listener>(&mut self, door: &Door<L>, hub: &Hub) {
+        if self.0.take().is_none() {
+            return;
+        }
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for _ in 0..TURN {
+            match door.poll_accept(hub, &mut cx) {
+                Poll::Ready(Arrival::Connection(..)) => {}
+                _ => break,
+            }
+        }
+        self.refill();
+    }
+}
+
+/// What an error of accepting is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// The connection that was to be accepted: the next one, at once.
+    Connection,
+    /// Descriptors or memory: others must give some back first.
+    Exhausted,
+    /// Not known: perhaps the next one, but not at once.
+    Unknown,
+    /// The listener itself.
+    Fatal,
+}
+
+fn class(error: &io::Error) -> Class {
+    use io::ErrorKind as Kind;
+    /// The same on every Unix.
+    const EBADF: i32 = 9;
+    const EFAULT: i32 = 14;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    let (enobufs, enotsock, eproto) = match cfg!(any(target_os = "linux", target_os = "android")) {
+        true => (105, 88, 71),
+        false => (55, 38, 100),
+    };
+    match (error.kind(), error.raw_os_error()) {
+        (_, Some(ENFILE | EMFILE)) | (Kind::OutOfMemory, _) => Class::Exhausted,
+        (_, Some(code)) if code == enobufs => Class::Exhausted,
+        (Kind::InvalidInput, _) | (_, Some(EBADF | EFAULT)) => Class::Fatal,
+        (_, Some(code)) if code == enotsock => Class::Fatal,
+        (_, Some(code)) if code == eproto => Class::Connection,
+        (
+            Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::Interrupted
+            | Kind::NetworkDown
+            | Kind::NetworkUnreachable
+            | Kind::HostUnreachable
+            | Kind::TimedOut
+            | Kind::PermissionDenied
+            | Kind::Unsupported,
+            _,
+        ) => Class::Connection,
+        _ => Class::Unknown,
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_apart() {
+        let of = |code| class(&io::Error::from_raw_os_error(code));
+        // ECONNABORTED, EPROTO, EINTR, ENETDOWN, EHOSTUNREACH, EPERM, ETIMEDOUT
+        for code in [103, 71, 4, 100, 113, 1, 110] {
+            assert_eq!(of(code), Class::Connection, "{}", io::Error::from_raw_os_error(code));
+        }
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM
+        for code in [24, 23, 105, 12] {
+            assert_eq!(of(code), Class::Exhausted, "{}", io::Error::from_raw_os_error(code));
+        }
+        // EBADF, ENOTSOCK, EINVAL, EFAULT
+        for code in [9, 88, 22, 14] {
+            assert_eq!(of(code), Class::Fatal, "{}", io::Error::from_raw_os_error(code));
+        }
+        assert_eq!(of(5), Class::Unknown);
+    }
+}

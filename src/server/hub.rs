@@ -1,0 +1,246 @@
+//! What all listeners and connections of a server share: who is connected, what was counted, and the drain.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::slots::Slots;
+use crate::connection::{CloseReason, Closed, ConnectionId, Core, Watch, lock};
+use crate::limits::Limits;
+use crate::peer::Peer;
+#[cfg(feature = "udp")]
+use crate::transport::udp::UdpCounters;
+
+pub(crate) struct Hub {
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) paused: AtomicBool,
+    pub(crate) accept_errors: AtomicU64,
+    #[cfg(feature = "udp")]
+    pub(crate) udp: Arc<UdpCounters>,
+    accepted: AtomicU64,
+    closed: AtomicU64,
+    bytes: [AtomicU64; 2],
+    messages: [AtomicU64; 2],
+    live: Mutex<Live>,
+    /// Told when the last connection has gone.
+    empty: Notify,
+}
+
+#[derive(Default)]
+struct Live {
+    connections: HashMap<ConnectionId, Arc<Core>>,
+    drain: Option<Instant>,
+    report: DrainReport,
+}
+
+/// What became of the connections that a drain found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// Connections that ended by themselves: idle ones at once, busy ones when they were through.
+    pub finished: u64,
+    /// Connections that were cut at the deadline.
+    pub cut: u64,
+    /// Bytes of replies that were never sent.
+    pub unsent_bytes: u64,
+}
+
+/// What a server has counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Connections and UDP sessions that were opened.
+    pub accepted: u64,
+    /// Of these, how many are open.
+    pub open: u64,
+    /// Of these, how many have been closed.
+    pub closed: u64,
+    /// Bytes in, of closed connections.
+    pub bytes_in: u64,
+    /// Bytes out, of closed connections.
+    pub bytes_out: u64,
+    /// Messages in, of closed connections.
+    pub messages_in: u64,
+    /// Messages out, of closed connections.
+    pub messages_out: u64,
+    /// Errors of accepting: connections that broke before, and a lack of descriptors or memory.
+    pub accept_errors: u64,
+    /// Datagrams over [`Limits::max_datagram`]; none is delivered cut.
+    pub datagrams_truncated: u64,
+    /// Datagrams for sessions whose queue was full.
+    pub datagrams_dropped: u64,
+    /// Datagrams of peers for whom there was no session to be had.
+    pub datagrams_refused: u64,
+    /// UDP sessions that made room for others.
+    pub sessions_evicted: u64,
+    /// Errors of receiving, such as a peer that is not there any more.
+    pub receive_errors: u64,
+    /// Datagrams that could not be sent.
+    pub send_errors: u64,
+}
+
+/// A live connection, as [`Running::connections`](crate::Running::connections) lists it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Its id.
+    pub id: ConnectionId,
+    /// The other end.
+    pub peer: Peer,
+    /// Since it was opened.
+    pub age: Duration,
+    /// Bytes in so far.
+    pub bytes_in: u64,
+    /// Messages in so far.
+    pub messages_in: u64,
+}
+
+impl Hub {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            slots: Slots::new(limits.max_connections),
+            limits: Arc::new(limits),
+            paused: AtomicBool::new(false),
+            accept_errors: AtomicU64::new(0),
+            #[cfg(feature = "udp")]
+            udp: Arc::default(),
+            accepted: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            bytes: Default::default(),
+            messages: Default::default(),
+            live: Mutex::default(),
+            empty: Notify::new(),
+        })
+    }
+
+    /// A connection was made.
+    pub(crate) fn register(&self, core: &Arc<Core>) {
+        self.accepted.fetch_add(1, Relaxed);
+        let mut live = lock(&self.live);
+        live.connections.insert(core.id, Arc::clone(core));
+        let drain = live.drain;
+        drop(live);
+        tracing::debug!(id = %core.id, peer = %core.peer, endpoint = %core.peer.endpoint(), "connection opened");
+        if let Some(deadline) = drain {
+            core.start_drain(deadline);
+        }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        let counters = Counters {
+            accepted: get(&self.accepted),
+            open: lock(&self.live).connections.len() as u64,
+            closed: get(&self.closed),
+            bytes_in: get(&self.bytes[0]),
+            bytes_out: get(&self.bytes[1]),
+            messages_in: get(&self.messages[0]),
+            messages_out: get(&self.messages[1]),
+            accept_errors: get(&self.accept_errors),
+            ..Counters::default()
+        };
+        #[cfg(feature = "udp")]
+        let counters = Counters {
+            datagrams_truncated: get(&self.udp.truncated),
+            datagrams_dropped: get(&self.udp.dropped),
+            datagrams_refused: get(&self.udp.refused),
+            sessions_evicted: get(&self.udp.evicted),
+            receive_errors: get(&self.udp.receive_errors),
+            send_errors: get(&self.udp.send_errors),
+            ..counters
+        };
+        counters
+    }
+
+    pub(crate) fn connections(&self) -> Vec<ConnectionInfo> {
+        let mut list: Vec<_> = self.cores().iter().map(|core| info(core)).collect();
+        list.sort_unstable_by_key(|connection| connection.id);
+        list
+    }
+
+    pub(crate) fn find(&self, id: ConnectionId) -> Option<Arc<Core>> {
+        lock(&self.live).connections.get(&id).cloned()
+    }
+
+    fn cores(&self) -> Vec<Arc<Core>> {
+        lock(&self.live).connections.values().cloned().collect()
+    }
+
+    /// Tells every connection that the server goes; the first deadline counts.
+    pub(crate) fn start_drain(&self, deadline: Instant) {
+        lock(&self.live).drain.get_or_insert(deadline);
+        for core in self.cores() {
+            core.start_drain(deadline);
+        }
+    }
+
+    /// Ends every connection at once.
+    pub(crate) fn cut(&self) {
+        for core in self.cores() {
+            core.cut(CloseReason::Shutdown);
+        }
+    }
+
+    /// Waits until no connection is left.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let mut empty = std::pin::pin!(self.empty.notified());
+            empty.as_mut().enable();
+            if lock(&self.live).connections.is_empty() {
+                return;
+            }
+            empty.await;
+        }
+    }
+
+    /// What has become of the connections since the drain began. Those that are still there could not be ended: their
+    /// handlers block their threads.
+    pub(crate) fn report(&self) -> DrainReport {
+        let live = lock(&self.live);
+        DrainReport { cut: live.report.cut + live.connections.len() as u64, ..live.report }
+    }
+}
+
+fn info(core: &Core) -> ConnectionInfo {
+    ConnectionInfo {
+        id: core.id,
+        peer: core.peer.clone(),
+        age: core.deadlines.opened().elapsed(),
+        bytes_in: core.bytes_in(),
+        messages_in: core.messages_in(),
+    }
+}
+
+impl Watch for Hub {
+    fn ended(&self, _: &Core, closed: &Closed) {
+        self.closed.fetch_add(1, Relaxed);
+        self.bytes[0].fetch_add(closed.bytes_in, Relaxed);
+        self.bytes[1].fetch_add(closed.bytes_out, Relaxed);
+        self.messages[0].fetch_add(closed.messages_in, Relaxed);
+        self.messages[1].fetch_add(closed.messages_out, Relaxed);
+        let mut live = lock(&self.live);
+        if live.drain.is_some() {
+            match closed.reason {
+                CloseReason::Shutdown => live.report.cut += 1,
+                _ => live.report.finished += 1,
+            }
+            live.report.unsent_bytes += closed.unsent_bytes;
+        }
+    }
+
+    fn gone(&self, core: &Core) {
+        let mut live = lock(&self.live);
+        live.connections.remove(&core.id);
+        if live.connections.is_empty() {
+            // the memory of a peak is not kept
+            live.connections.shrink_to(64);
+            drop(live);
+            self.empty.notify_waiters();
+        }
+    }
+}

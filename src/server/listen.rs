@@ -1,0 +1,170 @@
+//! From an endpoint and a codec to listening sockets, each with the task that serves it.
+
+use std::any::TypeId;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::accept::{Control, Door, accept};
+use super::hub::Hub;
+use super::open::Origin;
+use crate::codec::{Codec, Datagram, Text};
+use crate::connection::Prototype;
+use crate::endpoint::{Endpoint, EndpointError};
+use crate::error::{Error, ErrorKind};
+use crate::handler::Session;
+use crate::limits::Limits;
+use crate::transport::{BindOptions, Listener, mem::MemTransport};
+#[cfg(any(feature = "tcp", feature = "udp"))]
+use {crate::client::resolve, crate::endpoint::HostPort, std::net::SocketAddr};
+
+/// An endpoint that listens.
+pub(crate) struct Listening {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) control: Arc<dyn Control>,
+    pub(crate) task: Task,
+}
+
+pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+type Listens<'a> = Pin<Box<dyn Future<Output = Result<Vec<Listening>, Error>> + Send + 'a>>;
+
+/// An endpoint with a codec, without the type of the codec.
+pub(crate) trait Binding<S>: Send {
+    fn listen<'a>(self: Box<Self>, hub: &'a Arc<Hub>, session: &'a Arc<S>) -> Listens<'a>
+    where
+        Self: 'a;
+}
+
+/// What [`Server::bind`](crate::Server::bind) was given.
+pub(crate) struct Bound<C> {
+    pub(crate) endpoint: Result<Endpoint, EndpointError>,
+    pub(crate) codec: C,
+    pub(crate) options: BindOptions,
+}
+
+impl<S, C> Binding<S> for Bound<C>
+where
+    S: Session,
+    C: Codec<S::In, S::Out>,
+{
+    fn listen<'a>(self: Box<Self>, hub: &'a Arc<Hub>, session: &'a Arc<S>) -> Listens<'a>
+    where
+        Self: 'a,
+    {
+        Box::pin(async move {
+            let Self { endpoint, codec, options } = *self;
+            let endpoint = endpoint.map_err(|error| Error::new(ErrorKind::Endpoint, error.to_string()))?;
+            fits::<C>(&endpoint)?;
+            let new = New { hub, session, prototype: Prototype::new(codec) };
+            match &endpoint {
+                #[cfg(feature = "tcp")]
+                Endpoint::Tcp(at) => {
+                    let bind = |addr| crate::transport::tcp::TcpTransport::bind(addr, &options, &hub.limits);
+                    let bound = each_address(&endpoint, at, bind).await?;
+                    Ok(bound.into_iter().map(|(tcp, addr)| new.stream(tcp, Endpoint::tcp(addr))).collect())
+                }
+                #[cfg(feature = "udp")]
+                Endpoint::Udp(at) => {
+                    use crate::transport::udp::UdpShared;
+                    let bind = |addr| UdpShared::bind(addr, &options, Arc::clone(&hub.udp));
+                    let bound = each_address(&endpoint, at, bind).await?;
+                    Ok(bound.into_iter().map(|(udp, addr)| new.datagrams(udp, Endpoint::udp(addr))).collect())
+                }
+                #[cfg(feature = "unix")]
+                Endpoint::Unix(address) => {
+                    let unix = crate::transport::unix::UnixTransport::bind(address, &options, &hub.limits)
+                        .map_err(|error| failed(&endpoint, error))?;
+                    Ok(vec![new.stream(unix, endpoint)])
+                }
+                Endpoint::Mem(name) => {
+                    let mem = MemTransport::bind(name, &hub.limits).map_err(|error| failed(&endpoint, error))?;
+                    Ok(vec![new.stream(mem, endpoint)])
+                }
+                #[allow(unreachable_patterns, reason = "with every transport there is none left")]
+                _ => {
+                    let _ = &options;
+                    Err(missing_feature(&endpoint))
+                }
+            }
+        })
+    }
+}
+
+/// A codec without framing of its own has no meaning on a byte stream.
+pub(crate) fn fits<C: 'static>(endpoint: &Endpoint) -> Result<(), Error> {
+    let unframed = [TypeId::of::<Datagram>(), TypeId::of::<Text<Datagram>>()].contains(&TypeId::of::<C>());
+    if unframed && endpoint.is_stream() {
+        let text = format!(
+            "a codec that takes a message for each datagram does not fit {endpoint}, a byte stream without message \
+             boundaries; LengthDelimited or Lines do"
+        );
+        return Err(Error::new(ErrorKind::Config, text));
+    }
+    Ok(())
+}
+
+pub(crate) fn missing_feature(endpoint: &Endpoint) -> Error {
+    let scheme = endpoint.scheme();
+    Error::new(ErrorKind::Config, format!("{endpoint}: hythe was built without its feature {scheme:?}"))
+}
+
+fn failed(endpoint: &Endpoint, error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Bind, format!("cannot listen on {endpoint}")).because(error)
+}
+
+/// Binds every address of a host name. A free port that the system chose for the first is the others' as well.
+#[cfg(any(feature = "tcp", feature = "udp"))]
+async fn each_address<T>(
+    endpoint: &Endpoint,
+    at: &HostPort,
+    bind: impl Fn(SocketAddr) -> std::io::Result<(T, SocketAddr)>,
+) -> Result<Vec<(T, SocketAddr)>, Error> {
+    let mut bound: Vec<(T, SocketAddr)> = Vec::new();
+    for mut addr in resolve(at).await? {
+        if let Some((_, first)) = bound.first() {
+            addr.set_port(first.port());
+        }
+        bound.push(bind(addr).map_err(|error| failed(endpoint, error))?);
+    }
+    Ok(bound)
+}
+
+/// What the listeners of one endpoint share.
+struct New<'a, S, C> {
+    hub: &'a Arc<Hub>,
+    session: &'a Arc<S>,
+    prototype: Arc<Prototype<C>>,
+}
+
+impl<S, C> New<'_, S, C>
+where
+    S: Session,
+    C: Codec<S::In, S::Out>,
+{
+    fn origin(&self, endpoint: &Endpoint, limits: Arc<Limits>) -> Origin<S, C> {
+        Origin {
+            hub: Arc::clone(self.hub),
+            session: Arc::clone(self.session),
+            endpoint: Arc::new(endpoint.clone()),
+            prototype: Arc::clone(&self.prototype),
+            limits,
+        }
+    }
+
+    fn stream<L: Listener>(&self, listener: L, endpoint: Endpoint) -> Listening {
+        let origin = self.origin(&endpoint, Arc::clone(&self.hub.limits));
+        let door = Door::new(listener);
+        Listening { endpoint, control: Arc::clone(&door) as _, task: Box::pin(accept(door, origin)) }
+    }
+
+    #[cfg(feature = "udp")]
+    fn datagrams(&self, shared: Arc<crate::transport::udp::UdpShared>, endpoint: Endpoint) -> Listening {
+        use super::udp::{UdpControl, receive};
+        // a session is silent for longer or shorter than a stream may be
+        let limits = Arc::new(Limits { idle: self.hub.limits.udp_idle, ..(*self.hub.limits).clone() });
+        let origin = self.origin(&endpoint, limits);
+        let control = UdpControl::new(shared);
+        Listening { endpoint, control: Arc::clone(&control) as _, task: Box::pin(receive(control, origin)) }
+    }
+}

@@ -1,0 +1,191 @@
+//! Who runs the handlers: binds endpoints, accepts, keeps the limits, drains.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `mod` | [`Server`], the builder |
+//! | `listen` | from an endpoint and a codec to a listening socket |
+//! | `accept`, `udp` | the loops that take new peers |
+//! | `open` | from an accepted peer to a connection with its task |
+//! | `slots`, `hub` | how many connections, which ones, and the counters |
+//! | `running`, `signal` | [`Running`], and how it ends |
+//!
+//! ```no_run
+//! use hythe::codec::{Datagram, LengthDelimited};
+//! use hythe::{Bytes, Connection, Handler, Server};
+//!
+//! #[derive(Clone)]
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     type In = Bytes;
+//!     type Out = Bytes;
+//!
+//!     async fn on_message(&mut self, conn: &mut Connection<Bytes>, message: Bytes) -> anyhow::Result<()> {
+//!         conn.send(message).await?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # async fn example() -> Result<(), hythe::Error> {
+//! Server::new(Echo)
+//!     .bind("tcp://127.0.0.1:9000", LengthDelimited::new())
+//!     .bind("udp://127.0.0.1:9000", Datagram::new())
+//!     .bind("unix:///tmp/echo.sock", LengthDelimited::new())
+//!     .run()
+//!     .await?;
+//! # Ok(()) }
+//! ```
+
+mod accept;
+mod hub;
+mod listen;
+mod open;
+mod running;
+mod signal;
+mod slots;
+#[cfg(feature = "udp")]
+mod udp;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::codec::Codec;
+use crate::connection::Connection;
+use crate::endpoint::{Endpoint, EndpointError};
+use crate::error::{Error, ErrorKind};
+use crate::handler::{Built, Cloned, Handler, Served, Session};
+use crate::limits::Limits;
+use crate::peer::Peer;
+use crate::transport::BindOptions;
+use hub::Hub;
+use listen::{Binding, Bound};
+
+pub use hub::{ConnectionInfo, Counters, DrainReport};
+pub use running::Running;
+
+pub(crate) use listen::{fits, missing_feature};
+
+/// Binds endpoints to a handler, and runs it for every peer that comes.
+///
+/// The codec belongs to the endpoint, not to the handler: the same chat takes lines from a terminal and frames from
+/// another program.
+#[must_use = "a server does nothing until it is started"]
+pub struct Server<S> {
+    session: S,
+    limits: Limits,
+    bindings: Vec<Box<dyn Binding<S>>>,
+}
+
+impl<H: Handler + Clone> Server<Cloned<H>> {
+    /// A server that clones `handler` for each connection.
+    pub fn new(handler: H) -> Self {
+        Self::from_session(Cloned::new(handler))
+    }
+}
+
+impl<F, H> Server<Built<F>>
+where
+    F: Fn(&Peer) -> anyhow::Result<H> + Send + Sync + 'static,
+    H: Handler,
+{
+    /// A server that has `factory` build a handler for each connection. An error refuses the peer, with
+    /// [`CloseReason::Refused`](crate::CloseReason::Refused).
+    pub fn with(factory: F) -> Self {
+        Self::from_session(Built::new(factory))
+    }
+}
+
+impl<F, Fut, In, Out> Server<Served<F, In, Out>>
+where
+    F: Fn(Connection<In, Out>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
+    In: Send + 'static,
+    Out: Send + 'static,
+{
+    /// A server that calls `function` for each connection: the straight-line style.
+    ///
+    /// ```
+    /// use hythe::{Bytes, Connection, Server};
+    ///
+    /// let server = Server::serve(|mut conn: Connection<Bytes>| async move {
+    ///     while let Some(message) = conn.recv().await? {
+    ///         conn.send(message).await?;
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn serve(function: F) -> Self {
+        Self::from_session(Served::new(function))
+    }
+}
+
+impl<S: Session> Server<S> {
+    /// A server for a [`Session`] of your own making.
+    pub fn from_session(session: S) -> Self {
+        Self { session, limits: Limits::default(), bindings: Vec::new() }
+    }
+
+    /// Sets the limits. Default: [`Limits::edge`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Adds an endpoint, as text or ready made, with the codec that its peers speak. Each connection gets two clones of
+    /// the codec, one for either direction.
+    ///
+    /// What is wrong with an endpoint is told by [`start`](Self::start).
+    pub fn bind<C>(self, endpoint: impl TryInto<Endpoint, Error: Into<EndpointError>>, codec: C) -> Self
+    where
+        C: Codec<S::In, S::Out>,
+    {
+        self.bind_with(endpoint, codec, BindOptions::new())
+    }
+
+    /// As [`bind`](Self::bind), with options for the socket.
+    pub fn bind_with<C>(
+        mut self,
+        endpoint: impl TryInto<Endpoint, Error: Into<EndpointError>>,
+        codec: C,
+        options: BindOptions,
+    ) -> Self
+    where
+        C: Codec<S::In, S::Out>,
+    {
+        let endpoint = endpoint.try_into().map_err(Into::into);
+        self.bindings.push(Box::new(Bound { endpoint, codec, options }));
+        self
+    }
+
+    /// Binds all endpoints, or none, and starts to accept.
+    ///
+    /// # Errors
+    /// If an endpoint cannot be read or bound, or does not fit its codec, or a limit makes no sense.
+    pub async fn start(self) -> Result<Running, Error> {
+        if self.bindings.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "a server needs an endpoint: call bind before start or run"));
+        }
+        let hub = Hub::new(self.limits.check()?);
+        let session = Arc::new(self.session);
+        let mut listening = Vec::new();
+        for binding in self.bindings {
+            listening.append(&mut binding.listen(&hub, &session).await?);
+        }
+        Ok(Running::start(hub, listening))
+    }
+
+    /// Starts, and runs until SIGINT or SIGTERM; then drains for [`Limits::drain`]. A second signal cuts what is left.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn run(self) -> Result<DrainReport, Error> {
+        self.start().await?.until_signal().await
+    }
+}
+
+impl<S> fmt::Debug for Server<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}

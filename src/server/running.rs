@@ -1,0 +1,177 @@
+//! A server that runs: where it listens, who is connected, and how it ends.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::accept::Control;
+use super::hub::{ConnectionInfo, Counters, DrainReport, Hub};
+use super::listen::Listening;
+use super::signal::Signals;
+use crate::connection::{CloseReason, ConnectionId};
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+
+/// What connections that are cut get for their last words, and a bit.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
+
+/// A server that runs. Dropping it stops it at once: ports and names are free when the drop returns, and connections are
+/// cut.
+///
+/// ```
+/// # async fn example() -> anyhow::Result<()> {
+/// use std::time::Duration;
+/// use hythe::{Connection, Server, codec::Lines};
+///
+/// let running = Server::serve(|mut conn: Connection<String>| async move {
+///     while let Some(line) = conn.recv().await? {
+///         conn.send(line).await?;
+///     }
+///     Ok(())
+/// })
+/// .bind("tcp://127.0.0.1:0", Lines::new())
+/// .start()
+/// .await?;
+///
+/// println!("listening on {}", running.endpoints()[0]);
+/// let report = running.shutdown(Duration::from_secs(5)).await;
+/// assert_eq!(report.cut, 0);
+/// # Ok(()) }
+/// ```
+#[must_use = "the server stops when this is dropped"]
+pub struct Running {
+    hub: Arc<Hub>,
+    endpoints: Vec<Endpoint>,
+    controls: Vec<Arc<dyn Control>>,
+}
+
+impl Running {
+    pub(crate) fn start(hub: Arc<Hub>, listening: Vec<Listening>) -> Self {
+        let mut running = Self { hub, endpoints: Vec::new(), controls: Vec::new() };
+        for Listening { endpoint, control, task } in listening {
+            tracing::info!(%endpoint, "listening");
+            tokio::spawn(task);
+            running.endpoints.push(endpoint);
+            running.controls.push(control);
+        }
+        running
+    }
+
+    /// Where it listens, in the order of the binds. Port 0 has become the port that the system chose; a host name, its
+    /// addresses.
+    #[must_use]
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.hub.counters()
+    }
+
+    /// The connections that are open now, in the order of their opening.
+    #[must_use]
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.hub.connections()
+    }
+
+    /// Has one connection closed as a drain would: at its next message boundary, and cut after `within`. False where
+    /// there is no such connection.
+    pub fn drain_connection(&self, id: ConnectionId, within: Duration) -> bool {
+        let Some(core) = self.hub.find(id) else { return false };
+        core.start_drain(Instant::now() + within);
+        tokio::spawn(async move {
+            tokio::time::sleep(within).await;
+            core.cut(CloseReason::Shutdown);
+        });
+        true
+    }
+
+    /// Accepts nobody new, until [`resume`](Self::resume). Ports stay bound: TCP and Unix peers wait in the backlog,
+    /// datagrams of new UDP peers are dropped and counted.
+    pub fn pause(&self) {
+        self.hub.paused.store(true, Relaxed);
+    }
+
+    /// Accepts again.
+    pub fn resume(&self) {
+        self.hub.paused.store(false, Relaxed);
+        for control in &self.controls {
+            control.wake();
+        }
+    }
+
+    /// Drains: stops accepting and frees the ports, tells every connection
+    /// ([`Handler::on_drain`](crate::Handler::on_drain)), lets idle ones end at once and busy ones finish, and cuts
+    /// what is left after `within`. Ends when every connection has.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves the drain under way, but without the cut at its end; call it again for that.
+    pub async fn shutdown(&self, within: Duration) -> DrainReport {
+        let deadline = Instant::now() + within;
+        tracing::info!(connections = self.hub.counters().open, ?within, "draining");
+        for control in &self.controls {
+            control.stop();
+        }
+        self.hub.start_drain(deadline);
+        if timeout_at(deadline, self.hub.emptied()).await.is_err() {
+            self.hub.cut();
+            let _ = timeout(LAST_WORDS, self.hub.emptied()).await;
+        }
+        self.close();
+        let report = self.hub.report();
+        tracing::info!(finished = report.finished, cut = report.cut, unsent_bytes = report.unsent_bytes, "drained");
+        report
+    }
+
+    /// Stops at once: frees the ports and cuts every connection.
+    pub fn abort(&self) {
+        self.close();
+        self.hub.start_drain(Instant::now());
+        self.hub.cut();
+    }
+
+    fn close(&self) {
+        for control in &self.controls {
+            control.close();
+        }
+    }
+
+    /// Runs until SIGINT or SIGTERM, then drains for [`Limits::drain`](crate::Limits::drain); a second signal cuts what
+    /// is left.
+    ///
+    /// # Errors
+    /// If the signals cannot be listened to.
+    pub async fn until_signal(self) -> Result<DrainReport, Error> {
+        let mut signals = Signals::new()?;
+        signals.next().await;
+        let drain = pin!(self.shutdown(self.hub.limits.drain));
+        let again = pin!(signals.next());
+        match select(drain, again).await {
+            Either::Left((report, _)) => Ok(report),
+            Either::Right(((), drain)) => {
+                tracing::warn!("a second signal: stopping at once");
+                self.abort();
+                Ok(drain.await)
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("endpoints", &self.endpoints).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,80 @@
+//! How many connections are open: exactly, over all listeners.
+
+use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use crate::connection::lock;
+
+pub(crate) struct Slots {
+    limit: usize,
+    used: AtomicUsize,
+    /// Listeners that wait for a slot; there are few.
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Slots {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicUsize::new(0), waiting: Mutex::new(Vec::new()) })
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn try_take(self: &Arc<Self>) -> Option<Slot> {
+        let take = |used: usize| (used < self.limit).then_some(used + 1);
+        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
+        Some(Slot(Arc::clone(self)))
+    }
+
+    /// Takes a slot, to be given back by dropping it.
+    pub(crate) fn poll_take(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Slot> {
+        if let Some(slot) = self.try_take() {
+            return Poll::Ready(slot);
+        }
+        self.watch(cx);
+        // one may have come free in between
+        self.try_take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Wakes the task when a slot comes free.
+    pub(crate) fn watch(&self, cx: &mut Context<'_>) {
+        let mut waiting = lock(&self.waiting);
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+    }
+}
+
+/// One open connection.
+pub(crate) struct Slot(Arc<Slots>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.used.fetch_sub(1, Ordering::AcqRel);
+        for waker in mem::take(&mut *lock(&self.0.waiting)) {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_more_than_the_limit_and_all_come_back() {
+        let slots = Slots::new(2);
+        let mut cx = Context::from_waker(Waker::noop());
+        let first = slots.try_take().unwrap();
+        let second = slots.try_take().unwrap();
+        assert!(slots.poll_take(&mut cx).is_pending());
+        assert_eq!(slots.used(), 2);
+        drop(first);
+        assert!(slots.poll_take(&mut cx).is_ready());
+        drop(second);
+        assert_eq!(slots.used(), 0);
+    }
+}

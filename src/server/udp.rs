@@ -1,0 +1,95 @@
+//! The receive loop of a UDP endpoint: each peer's datagrams go to its session, which is a connection as any other.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::io::ReadBuf;
+
+use super::accept::Control;
+use super::open::Origin;
+use crate::codec::Codec;
+use crate::connection::MessageIn;
+use crate::handler::Session;
+use crate::peer::PeerAddress;
+use crate::transport::udp::{Arrival, Sessions, UdpShared};
+
+/// After so many datagrams other tasks get their turn.
+const TURN: u32 = 64;
+/// After so many errors in a row the socket is left alone for a moment.
+const ERRORS: u32 = 64;
+
+/// A UDP endpoint, as the server controls it.
+pub(crate) struct UdpControl {
+    shared: Arc<UdpShared>,
+    stopped: AtomicBool,
+}
+
+impl UdpControl {
+    pub(crate) fn new(shared: Arc<UdpShared>) -> Arc<Self> {
+        Arc::new(Self { shared, stopped: AtomicBool::new(false) })
+    }
+}
+
+impl Control for UdpControl {
+    fn stop(&self) {
+        // those who have a session still need the socket
+        self.stopped.store(true, Relaxed);
+    }
+
+    fn close(&self) {
+        self.shared.close();
+    }
+
+    fn wake(&self) {}
+}
+
+/// Receives until the socket is closed.
+pub(crate) async fn receive<S, C>(control: Arc<UdpControl>, origin: Origin<S, C>)
+where
+    S: Session,
+    C: Codec<S::In, S::Out>,
+{
+    let UdpControl { shared, stopped } = &*control;
+    let limits = &origin.limits;
+    let sessions = Sessions::new(Arc::clone(shared), limits.udp_sessions, limits.udp_queue);
+    // one byte more than is taken, to tell a datagram that was cut
+    let mut bytes = vec![0; limits.max_datagram + 1];
+    let (mut turn, mut errors) = (0, 0);
+    loop {
+        turn += 1;
+        if turn == TURN {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let from = match poll_fn(|cx| shared.poll_receive(cx, &mut buffer)).await {
+            None => return,
+            Some(Ok(from)) => from,
+            Some(Err(error)) => {
+                // such as the refusal of an earlier answer: some peer's, never the socket's end
+                shared.counters.receive_errors.fetch_add(1, Relaxed);
+                tracing::debug!(endpoint = %origin.endpoint, %error, "receiving failed");
+                errors += 1;
+                if errors >= ERRORS {
+                    errors = 0;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                continue;
+            }
+        };
+        errors = 0;
+        if buffer.filled().len() > limits.max_datagram {
+            shared.counters.truncated.fetch_add(1, Relaxed);
+            continue;
+        }
+        let open = !stopped.load(Relaxed) && !origin.hub.paused.load(Relaxed);
+        if let Arrival::New(source, write) = sessions.arrive(from, buffer.filled(), open) {
+            origin.open(PeerAddress::Ip(from), write, |codec, core| {
+                source.belongs_to(core);
+                Box::new(MessageIn::new(source, codec))
+            });
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What can be set of a listening socket.
+
+use std::net::IpAddr;
+
+/// How an endpoint is bound, beyond its address. What does not apply to a transport is ignored by it.
+///
+/// ```
+/// use hythe::BindOptions;
+///
+/// let feed = BindOptions::new().join_multicast("239.1.1.1".parse().unwrap(), None);
+/// let shared = BindOptions::new().unix_mode(0o660);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BindOptions {
+    /// The mode of a Unix socket's file. Default: 0600, so that only the same user can connect.
+    pub unix_mode: u32,
+    /// Multicast groups to join, of UDP, each on an interface: an IPv4 interface by its address, an IPv6 one by its
+    /// number; `None` lets the system choose.
+    pub multicast: Vec<(IpAddr, Option<Interface>)>,
+    /// Whether datagrams may be sent to broadcast addresses. Default: no.
+    pub broadcast: bool,
+    /// The kernel's receive buffer in bytes; `None` leaves the system's. UDP gets 4 MiB, as a burst is lost otherwise.
+    pub receive_buffer: Option<usize>,
+    /// The kernel's send buffer in bytes; `None` leaves the system's.
+    pub send_buffer: Option<usize>,
+    /// Whether a listener at an IPv6 address takes IPv6 peers only. Default: yes, so that `[::]` and `0.0.0.0` are two
+    /// endpoints everywhere.
+    pub ipv6_only: bool,
+}
+
+/// A network interface, as multicast wants it named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Interface {
+    /// By one of its addresses (IPv4 groups).
+    Address(std::net::Ipv4Addr),
+    /// By its number (IPv6 groups).
+    Index(u32),
+}
+
+impl Default for BindOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl BindOptions {
+    /// The defaults of each field.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            unix_mode: 0o600,
+            multicast: Vec::new(),
+            broadcast: false,
+            receive_buffer: None,
+            send_buffer: None,
+            ipv6_only: true,
+        }
+    }
+
+    /// Sets the mode of a Unix socket's file.
+    #[must_use]
+    pub fn unix_mode(mut self, mode: u32) -> Self {
+        self.unix_mode = mode & 0o777;
+        self
+    }
+
+    /// Joins a multicast group.
+    #[must_use]
+    pub fn join_multicast(mut self, group: IpAddr, interface: Option<Interface>) -> Self {
+        self.multicast.push((group, interface));
+        self
+    }
+
+    /// Allows, or not, datagrams to broadcast addresses.
+    #[must_use]
+    pub fn broadcast(mut self, allowed: bool) -> Self {
+        self.broadcast = allowed;
+        self
+    }
+
+    /// Sets the kernel's receive buffer, in bytes.
+    #[must_use]
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.receive_buffer = Some(bytes);
+        self
+    }
+
+    /// Sets the kernel's send buffer, in bytes.
+    #[must_use]
+    pub fn send_buffer(mut self, bytes: usize) -> Self {
+        self.send_buffer = Some(bytes);
+        self
+    }
+
+    /// Sets whether an IPv6 listener takes IPv6 peers only.
+    #[must_use]
+    pub fn ipv6_only(mut self, only: bool) -> Self {
+        self.ipv6_only = only;
+        self
+    }
+}

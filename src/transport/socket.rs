@@ -1,0 +1,106 @@
+//! Sockets as hythe wants them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+#[cfg(feature = "udp")]
+use {super::options::Interface, std::net::IpAddr, std::net::Ipv4Addr};
+
+use super::BindOptions;
+use crate::limits::Limits;
+
+/// When an idle TCP connection is first probed; then every 10 s, and after three probes without an answer it is dead.
+#[cfg(feature = "tcp")]
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// A UDP socket's receive buffer: a burst that finds it full is lost.
+#[cfg(feature = "udp")]
+const UDP_RECEIVE_BUFFER: usize = 4 << 20;
+
+#[cfg(any(feature = "tcp", feature = "udp"))]
+fn ip_socket(addr: SocketAddr, kind: Type, protocol: Protocol, options: &BindOptions) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(options.ipv6_only)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    Ok(socket)
+}
+
+/// What every TCP socket of ours has. On Linux an accepted socket has what its listener had, without a further call.
+#[cfg(feature = "tcp")]
+pub(crate) fn tcp_options(socket: &Socket, limits: &Limits) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple", target_os = "freebsd"))]
+    let keepalive = keepalive.with_interval(Duration::from_secs(10)).with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(limits.write_stall))?;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = limits;
+    Ok(())
+}
+
+/// A listening TCP socket.
+#[cfg(feature = "tcp")]
+pub(crate) fn tcp_listener(addr: SocketAddr, options: &BindOptions, limits: &Limits) -> io::Result<Socket> {
+    let socket = ip_socket(addr, Type::STREAM, Protocol::TCP, options)?;
+    // so that a restarted server gets its port while old connections are still in TIME_WAIT
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    if let Some(bytes) = options.receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    tcp_options(&socket, limits)?;
+    socket.bind(&addr.into())?;
+    socket.listen(backlog(limits))?;
+    Ok(socket)
+}
+
+/// A TCP socket to connect with.
+#[cfg(feature = "tcp")]
+pub(crate) fn tcp_client(addr: SocketAddr, limits: &Limits) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    tcp_options(&socket, limits)?;
+    Ok(socket)
+}
+
+#[cfg(any(feature = "tcp", feature = "unix"))]
+pub(crate) fn backlog(limits: &Limits) -> i32 {
+    i32::try_from(limits.backlog).unwrap_or(i32::MAX)
+}
+
+/// A bound UDP socket that has joined its groups.
+#[cfg(feature = "udp")]
+pub(crate) fn udp(addr: SocketAddr, options: &BindOptions) -> io::Result<Socket> {
+    let socket = ip_socket(addr, Type::DGRAM, Protocol::UDP, options)?;
+    // more than the system allows is cut by it, which is no error
+    let _ = socket.set_recv_buffer_size(options.receive_buffer.unwrap_or(UDP_RECEIVE_BUFFER));
+    socket.set_broadcast(options.broadcast)?;
+    if !options.multicast.is_empty() {
+        // several receivers of one group on one machine are usual
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&addr.into())?;
+    for (group, interface) in &options.multicast {
+        match (group, interface) {
+            (IpAddr::V4(group), None) => socket.join_multicast_v4(group, &Ipv4Addr::UNSPECIFIED)?,
+            (IpAddr::V4(group), Some(Interface::Address(addr))) => socket.join_multicast_v4(group, addr)?,
+            (IpAddr::V6(group), None) => socket.join_multicast_v6(group, 0)?,
+            (IpAddr::V6(group), Some(Interface::Index(index))) => socket.join_multicast_v6(group, *index)?,
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "an IPv4 group takes an interface's address, an IPv6 group its number",
+                ));
+            }
+        }
+    }
+    Ok(socket)
+}

@@ -1,0 +1,294 @@
+//! Which UDP peers have a session.
+//!
+//! A peer is *validated* once it has sent again after we had answered: an address that somebody else wrote into a
+//! datagram does not do that. Until then it gets at most [`AMPLIFICATION`] times the bytes that came from it, and its
+//! session is the first to go when there are too many.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use futures::task::AtomicWaker;
+
+use super::socket::UdpShared;
+use crate::connection::{CloseReason, Core, MessageSource, WriteHalf, lock};
+
+/// RFC 9000, section 8.1, has found this to be enough for a handshake and too little for an attack.
+const AMPLIFICATION: u64 = 3;
+
+/// What a datagram met.
+pub(crate) enum Arrival {
+    /// It waits for its session.
+    Queued,
+    /// The session's queue is full, or there are too many sessions.
+    Dropped,
+    /// It is the first of a new session.
+    New(UdpSource, UdpWrite),
+}
+
+/// The sessions of one socket.
+pub(crate) struct Sessions {
+    shared: Arc<UdpShared>,
+    cap: usize,
+    queue: usize,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    peers: HashMap<SocketAddr, Arc<Session>>,
+    /// In the order of their arrival; some may be validated or gone.
+    unvalidated: VecDeque<Arc<Session>>,
+}
+
+/// One peer.
+pub(crate) struct Session {
+    addr: SocketAddr,
+    queue: Mutex<VecDeque<BytesMut>>,
+    reader: AtomicWaker,
+    received: AtomicU64,
+    sent: AtomicU64,
+    validated: AtomicBool,
+    gone: AtomicBool,
+    core: OnceLock<Arc<Core>>,
+}
+
+impl Session {
+    fn is_evictable(&self) -> bool {
+        !self.validated.load(Relaxed) && !self.gone.load(Relaxed)
+    }
+
+    fn arrived(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Relaxed);
+        if self.sent.load(Relaxed) > 0 {
+            self.validated.store(true, Relaxed);
+        }
+    }
+
+    fn may_send(&self, bytes: usize) -> bool {
+        self.validated.load(Relaxed)
+            || self.sent.load(Relaxed) + bytes as u64 <= self.received.load(Relaxed).saturating_mul(AMPLIFICATION)
+    }
+}
+
+impl Sessions {
+    pub(crate) fn new(shared: Arc<UdpShared>, cap: usize, queue: usize) -> Arc<Self> {
+        Arc::new(Self { shared, cap, queue, table: Mutex::default() })
+    }
+
+    /// Takes a datagram from `addr`. A new session is made only if `open`.
+    pub(crate) fn arrive(self: &Arc<Self>, addr: SocketAddr, bytes: &[u8], open: bool) -> Arrival {
+        let counters = &self.shared.counters;
+        let mut table = lock(&self.table);
+        if let Some(session) = table.peers.get(&addr) {
+            session.arrived(bytes.len());
+            let mut queue = lock(&session.queue);
+            if queue.len() >= self.queue {
+                counters.dropped.fetch_add(1, Relaxed);
+                return Arrival::Dropped;
+            }
+            queue.push_back(BytesMut::from(bytes));
+            drop(queue);
+            session.reader.wake();
+            return Arrival::Queued;
+        }
+        if !open || (table.peers.len() >= self.cap && !self.evict_one(&mut table)) {
+            counters.refused.fetch_add(1, Relaxed);
+            return Arrival::Dropped;
+        }
+        let session = Arc::new(Session {
+            addr,
+            queue: Mutex::new(VecDeque::from([BytesMut::from(bytes)])),
+            reader: AtomicWaker::new(),
+            received: AtomicU64::new(bytes.len() as u64),
+            sent: AtomicU64::new(0),
+            validated: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            core: OnceLock::new(),
+        });
+        table.peers.insert(addr, Arc::clone(&session));
+        if table.unvalidated.len() >= 2 * self.cap {
+            table.unvalidated.retain(|session| session.is_evictable());
+        }
+        table.unvalidated.push_back(Arc::clone(&session));
+        let source = UdpSource { session: Arc::clone(&session), sessions: Arc::clone(self) };
+        Arrival::New(source, UdpWrite { session, shared: Arc::clone(&self.shared) })
+    }
+
+    /// Makes room by ending the session that has been unvalidated for longest.
+    fn evict_one(&self, table: &mut Table) -> bool {
+        while let Some(session) = table.unvalidated.pop_front() {
+            if session.is_evictable() {
+                session.gone.store(true, Relaxed);
+                table.peers.remove(&session.addr);
+                self.shared.counters.evicted.fetch_add(1, Relaxed);
+                if let Some(core) = session.core.get() {
+                    core.fail(CloseReason::Evicted);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    fn remove(&self, session: &Arc<Session>) {
+        session.gone.store(true, Relaxed);
+        let mut table = lock(&self.table);
+        if let Entry::Occupied(entry) = table.peers.entry(session.addr) {
+            if Arc::ptr_eq(entry.get(), session) {
+                entry.remove();
+            }
+        }
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        lock(&self.table).peers.len()
+    }
+}
+
+/// Where a session's datagrams wait. The peer's session ends when it is dropped.
+pub(crate) struct UdpSource {
+    session: Arc<Session>,
+    sessions: Arc<Sessions>,
+}
+
+impl UdpSource {
+    /// Names the connection that the session is, so that it can be ended.
+    pub(crate) fn belongs_to(&self, core: &Arc<Core>) {
+        let _ = self.session.core.set(Arc::clone(core));
+        if self.session.gone.load(Relaxed) {
+            core.fail(CloseReason::Evicted);
+        }
+    }
+}
+
+impl MessageSource for UdpSource {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<BytesMut>>> {
+        self.session.reader.register(cx.waker());
+        match lock(&self.session.queue).pop_front() {
+            Some(datagram) => Poll::Ready(Some(Ok(datagram))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for UdpSource {
+    fn drop(&mut self) {
+        self.sessions.remove(&self.session);
+    }
+}
+
+/// Sends to one peer.
+pub(crate) struct UdpWrite {
+    session: Arc<Session>,
+    shared: Arc<UdpShared>,
+}
+
+impl WriteHalf for UdpWrite {
+    const MESSAGES: bool = true;
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.session.may_send(bytes.len()) {
+            // the next datagram of the peer wakes the session, and with it this
+            return Poll::Pending;
+        }
+        ready!(self.shared.poll_send(cx, bytes, self.session.addr));
+        // an empty answer is an answer as well
+        self.session.sent.fetch_add(bytes.len().max(1) as u64, Relaxed);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn abort(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::BindOptions;
+
+    fn sessions(cap: usize) -> Arc<Sessions> {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (shared, _) = UdpShared::bind(any, &BindOptions::new(), Arc::default()).unwrap();
+        Sessions::new(shared, cap, 2)
+    }
+
+    fn addr(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    fn open(sessions: &Arc<Sessions>, port: u16) -> (UdpSource, UdpWrite) {
+        match sessions.arrive(addr(port), b"hello", true) {
+            Arrival::New(source, write) => (source, write),
+            _ => panic!("no new session"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_unvalidated_go_first_and_the_validated_stay() {
+        let sessions = sessions(3);
+        let held: Vec<_> = (1..=3).map(|port| open(&sessions, port)).collect();
+        held[0].1.session.sent.fetch_add(5, Relaxed);
+        assert!(matches!(sessions.arrive(addr(1), b"again", true), Arrival::Queued));
+
+        let _fourth = open(&sessions, 4);
+        assert!(held[1].0.session.gone.load(Relaxed), "the oldest unvalidated one makes room");
+        assert!(!held[0].0.session.gone.load(Relaxed));
+        assert_eq!(sessions.len(), 3);
+        drop(held);
+        assert_eq!(sessions.len(), 1, "a session is gone with its source");
+    }
+
+    #[tokio::test]
+    async fn a_full_table_of_validated_peers_refuses() {
+        let sessions = sessions(1);
+        let held = open(&sessions, 1);
+        held.1.session.sent.fetch_add(5, Relaxed);
+        assert!(matches!(sessions.arrive(addr(1), b"again", true), Arrival::Queued));
+        assert!(matches!(sessions.arrive(addr(2), b"hello", true), Arrival::Dropped));
+        assert_eq!(sessions.shared.counters.refused.load(Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_drops_and_counts() {
+        let sessions = sessions(1);
+        let _held = open(&sessions, 1);
+        assert!(matches!(sessions.arrive(addr(1), b"2", true), Arrival::Queued));
+        assert!(matches!(sessions.arrive(addr(1), b"3", true), Arrival::Dropped));
+        assert_eq!(sessions.shared.counters.dropped.load(Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn before_validation_an_answer_is_at_most_three_times_the_question() {
+        let sessions = sessions(1);
+        let (_source, write) = open(&sessions, 1);
+        assert!(write.session.may_send(15));
+        assert!(!write.session.may_send(16));
+        write.session.sent.fetch_add(1, Relaxed);
+        write.session.arrived(0);
+        assert!(write.session.may_send(60_000));
+    }
+
+    #[tokio::test]
+    async fn a_long_life_without_evictions_keeps_no_dead_sessions() {
+        let sessions = sessions(10);
+        let _first = open(&sessions, 1);
+        for port in 2..1000 {
+            drop(open(&sessions, port));
+        }
+        assert!(lock(&sessions.table).unvalidated.len() <= 20);
+    }
+}

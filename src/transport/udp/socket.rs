@@ -1,0 +1,106 @@
+//! The socket that all sessions of a listener share.
+
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::task::{Context, Poll, Waker, ready};
+use std::{io, mem};
+
+use futures::task::AtomicWaker;
+use tokio::io::ReadBuf;
+use tokio::net::UdpSocket;
+
+use crate::connection::lock;
+use crate::transport::{BindOptions, socket};
+
+/// What happened to datagrams that no handler saw.
+#[derive(Debug, Default)]
+pub(crate) struct UdpCounters {
+    pub(crate) truncated: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) evicted: AtomicU64,
+    pub(crate) receive_errors: AtomicU64,
+    pub(crate) send_errors: AtomicU64,
+}
+
+pub(crate) struct UdpShared {
+    /// Gone as soon as the listener is closed, whoever still holds this.
+    socket: RwLock<Option<UdpSocket>>,
+    pub(crate) counters: Arc<UdpCounters>,
+    /// Sessions that wait until the socket takes a datagram: it tells only one task.
+    writers: Mutex<Vec<Waker>>,
+    /// The task that receives.
+    receiver: AtomicWaker,
+}
+
+impl UdpShared {
+    pub(crate) fn bind(
+        addr: SocketAddr,
+        options: &BindOptions,
+        counters: Arc<UdpCounters>,
+    ) -> io::Result<(Arc<Self>, SocketAddr)> {
+        let socket = UdpSocket::from_std(socket::udp(addr, options)?.into())?;
+        let addr = socket.local_addr()?;
+        let shared = Self {
+            socket: RwLock::new(Some(socket)),
+            counters,
+            writers: Mutex::new(Vec::new()),
+            receiver: AtomicWaker::new(),
+        };
+        Ok((Arc::new(shared), addr))
+    }
+
+    fn socket(&self) -> RwLockReadGuard<'_, Option<UdpSocket>> {
+        self.socket.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the socket.
+    pub(crate) fn close(&self) {
+        let socket = self.socket.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(socket);
+        self.receiver.wake();
+        self.wake_writers();
+    }
+
+    fn wake_writers(&self) {
+        for waker in mem::take(&mut *lock(&self.writers)) {
+            waker.wake();
+        }
+    }
+
+    /// The next datagram, or `None` when the socket is closed. On the way, those are woken who wait to send.
+    pub(crate) fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<Option<io::Result<SocketAddr>>> {
+        self.receiver.register(cx.waker());
+        let socket = self.socket();
+        let Some(socket) = socket.as_ref() else { return Poll::Ready(None) };
+        if !lock(&self.writers).is_empty() && socket.poll_send_ready(cx).is_ready() {
+            self.wake_writers();
+        }
+        Poll::Ready(Some(ready!(socket.poll_recv_from(cx, buffer))))
+    }
+
+    /// Sends a datagram. Pending only while the kernel's buffer is full; an error is counted, and the datagram is lost,
+    /// as datagrams may be.
+    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8], to: SocketAddr) -> Poll<()> {
+        let socket = self.socket();
+        let Some(socket) = socket.as_ref() else { return Poll::Ready(()) };
+        match socket.try_send_to(bytes, to) {
+            Ok(_) => Poll::Ready(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                lock(&self.writers).push(cx.waker().clone());
+                self.receiver.wake();
+                Poll::Pending
+            }
+            Err(error) => {
+                self.counters.send_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                tracing::debug!(%to, %error, bytes = bytes.len(), "a datagram could not be sent");
+                Poll::Ready(())
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Unix sockets.
+
+use std::fs::{self, File, Permissions};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+use std::{io, process};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::io::AsyncWrite;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::{Accepted, BindOptions, Listener, socket};
+use crate::connection::WriteHalf;
+use crate::endpoint::UnixAddress;
+use crate::limits::Limits;
+use crate::peer::{Credentials, PeerAddress};
+
+/// The bytes that a path may have in `sockaddr_un`, without the final NUL.
+const PATH_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
+
+pub(crate) struct UnixTransport {
+    listener: UnixListener,
+    /// Removes the file after the listener is closed.
+    _file: Option<SocketFile>,
+}
+
+impl UnixTransport {
+    pub(crate) fn bind(address: &UnixAddress, options: &BindOptions, limits: &Limits) -> io::Result<Self> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        let (socket, file) = match (address.path(), address.abstract_name()) {
+            (Some(path), _) => {
+                let (socket, file) = SocketFile::bind(socket, path, options.unix_mode, limits)?;
+                (socket, Some(file))
+            }
+            (None, name) => {
+                let name = format!("\0{}", name.unwrap_or_default());
+                socket.bind(&SockAddr::unix(name)?)?;
+                socket.listen(socket::backlog(limits))?;
+                (socket, None)
+            }
+        };
+        Ok(Self { listener: UnixListener::from_std(socket.into())?, _file: file })
+    }
+}
+
+impl Listener for UnixTransport {
+    type Read = OwnedReadHalf;
+    type Write = UnixWrite;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<OwnedReadHalf, UnixWrite>>> {
+        let (stream, _) = ready!(self.listener.poll_accept(cx))?;
+        Poll::Ready(Ok(split(stream)))
+    }
+}
+
+pub(crate) fn split(stream: UnixStream) -> Accepted<OwnedReadHalf, UnixWrite> {
+    let credentials =
+        stream.peer_cred().ok().map(|cred| Credentials { pid: cred.pid(), uid: cred.uid(), gid: cred.gid() });
+    let (read, write) = stream.into_split();
+    Accepted { read, write: UnixWrite(write), address: PeerAddress::Unix(credentials) }
+}
+
+pub(crate) async fn connect(address: &UnixAddress) -> io::Result<UnixStream> {
+    match (address.path(), address.abstract_name()) {
+        (Some(path), _) => UnixStream::connect(path).await,
+        (None, name) => UnixStream::connect(format!("\0{}", name.unwrap_or_default())).await,
+    }
+}
+
+/// A listening socket's file. It is bound under another name and moved to its own when it listens, so that nobody finds
+/// it half done; and it never has a wider mode than asked for, not even for an instant.
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn bind(socket: Socket, path: &Path, mode: u32, limits: &Limits) -> io::Result<(Socket, Self)> {
+        let stale = is_stale(path)?;
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(".{:x}-{:x}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let temporary = directory.join(&name);
+
+        // a socket's file is made with the mode of its descriptor, less the umask
+        let file = File::from(OwnedFd::from(socket));
+        file.set_permissions(Permissions::from_mode(mode))?;
+        let socket = Socket::from(OwnedFd::from(file));
+        bind_in(&socket, directory, &temporary, &name)?;
+
+        let finish = || {
+            fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
+            socket.listen(socket::backlog(limits))?;
+            let made = fs::symlink_metadata(&temporary)?;
+            // a name that was free must not take anything's place
+            if stale || fs::hard_link(&temporary, path).is_err() {
+                if !stale && fs::symlink_metadata(path).is_ok() {
+                    return Err(in_use(path, "somebody has just made it"));
+                }
+                fs::rename(&temporary, path)?;
+            }
+            Ok(made)
+        };
+        let made = finish();
+        // gone already, where it was renamed
+        let _ = fs::remove_file(&temporary);
+        let made = made?;
+        Ok((socket, Self { path: path.to_owned(), device: made.dev(), inode: made.ino() }))
+    }
+}
+
+/// Binds to `temporary`, which is `name` in `directory`, also where the whole of it is too long for the system.
+fn bind_in(socket: &Socket, directory: &Path, temporary: &Path, name: &str) -> io::Result<()> {
+    if temporary.as_os_str().as_bytes().len() <= PATH_MAX {
+        return socket.bind(&SockAddr::unix(temporary)?);
+    }
+    use std::os::fd::AsRawFd;
+    let directory = File::open(directory)?;
+    socket.bind(&SockAddr::unix(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))?)
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let still_ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
+        if still_ours {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn in_use(path: &Path, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {why}", path.display()))
+}
+
+/// Whether there is a socket at `path` that nobody listens on. Anything else there is an error.
+fn is_stale(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+        Ok(found) if !found.file_type().is_socket() => return Err(in_use(path, "it is not a socket")),
+        Ok(_) => {}
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(true),
+        // gone in the meantime
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Ok(()) => Err(in_use(path, "another process listens there")),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(in_use(path, "another process listens there, and is busy"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) struct UnixWrite(OwnedWriteHalf);
+
+impl WriteHalf for UnixWrite {
+    const MESSAGES: bool = false;
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    // a Unix socket has no reset; its end is all there is to see
+    fn abort(&mut self) {}
+}

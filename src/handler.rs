@@ -270,16 +270,15 @@ async fn talk<H: Handler>(handler: &mut H, conn: &mut Connection<H::In, H::Out>)
     handler.on_open(conn).await?;
     let mut told = false;
     loop {
-        // the error is the connection's own reason, and on_close will tell it
-        let Ok(event) = poll_fn(|cx| conn.poll_event(cx, !told)).await else { return Ok(()) };
-        match event {
+        match poll_fn(|cx| conn.poll_event(cx, !told)).await {
             Event::Message(message) => handler.on_message(conn, message).await?,
             Event::Idle => handler.on_idle(conn).await?,
             Event::Drain(deadline) => {
                 told = true;
                 handler.on_drain(conn, deadline).await?;
             }
-            Event::End => return Ok(()),
+            // on_close will tell why
+            Event::End | Event::Failed(_) => return Ok(()),
         }
     }
 }

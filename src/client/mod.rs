@@ -25,7 +25,7 @@ use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
 
 use crate::codec::Codec;
-use crate::connection::{Connection, Core, Inbound, Outbox, Prototype, StreamIn, WriteHalf};
+use crate::connection::{Connection, Core, Link, Outbox, Prototype, StreamIn, WriteHalf};
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, ErrorKind};
 use crate::limits::Limits;
@@ -193,7 +193,7 @@ impl<C> Client<C> {
         self,
         address: PeerAddress,
         write: W,
-        inbound: impl FnOnce(C) -> Box<dyn Inbound<In>>,
+        link: impl FnOnce(C) -> Box<dyn Link<In, Out>>,
     ) -> Connection<In, Out>
     where
         C: Codec<In, Out>,
@@ -205,6 +205,6 @@ impl<C> Client<C> {
         let core = Arc::new(Core::new(peer, self.limits, Some(Handle::current())));
         let prototype = Prototype::new(self.codec);
         let out = Outbox::new(core, Arc::clone(&prototype), prototype.codec(), write);
-        Connection::new(inbound(prototype.codec()), out)
+        Connection::new(link(prototype.codec()), out)
     }
 }

@@ -1,40 +1,147 @@
-//! Which outboxes the current thread has put messages into and not written yet.
+//! What the current thread has been given to send and has not written yet.
 //!
-//! A connection's task opens a scope around each poll of its session. Messages to other connections are only appended
-//! while it is open; when the session waits, each of those outboxes is written once, straight to its socket: a fan-out
-//! costs no wake-up, and a burst of messages to one member one write.
+//! A connection's task opens a scope around each of its polls. What the session sends on its own connection is collected
+//! in the thread's *stage*, without a lock, and put into the outbox when the session waits. Messages to other connections
+//! are appended to their outboxes; at the end of the scope each of these is written once, straight to its socket: a
+//! fan-out costs no wake-up, and a burst of messages to one member one write.
 
 use std::cell::{Cell, RefCell};
 use std::mem;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
+use bytes::BytesMut;
+
+use super::core::Core;
 use super::outbox::Outlet;
+use super::pool;
 
 thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     static DIRTY: RefCell<Vec<Arc<dyn Outlet>>> = const { RefCell::new(Vec::new()) };
     /// The connection whose task is being polled, as the address of its core.
     static DRIVEN: Cell<usize> = const { Cell::new(0) };
+    static STAGE: RefCell<Option<Stage>> = const { RefCell::new(None) };
 }
 
-/// Runs `poll` as the task of the connection that `driven` names; the outboxes it filled are written afterwards.
+/// Encoded messages of the connection that is driven. Between two of them the buffer stays here.
+#[derive(Default)]
+struct Stage {
+    bytes: BytesMut,
+    messages: u64,
+    largest: usize,
+}
+
+impl Stage {
+    /// Encodes a message. What an error or a panic leaves behind is taken back.
+    #[inline]
+    fn add<E>(&mut self, encode: impl FnOnce(&mut BytesMut) -> Result<(), E>) -> Result<usize, E> {
+        let before = self.bytes.len();
+        let mut whole = Whole { bytes: &mut self.bytes, length: before };
+        encode(whole.bytes)?;
+        let length = whole.bytes.len();
+        whole.length = length;
+        self.messages += 1;
+        self.largest = self.largest.max(length.saturating_sub(before));
+        Ok(length)
+    }
+}
+
+/// Cuts a buffer back to its whole messages.
+struct Whole<'a> {
+    bytes: &'a mut BytesMut,
+    length: usize,
+}
+
+impl Drop for Whole<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.bytes.len() > self.length {
+            self.bytes.truncate(self.length);
+        }
+    }
+}
+
+/// Encodes a message into the stage. Tells how many bytes are there.
+#[inline]
+pub(crate) fn stage<E>(encode: impl FnOnce(&mut BytesMut) -> Result<(), E>) -> Result<usize, E> {
+    STAGE.with_borrow_mut(|stage| stage.get_or_insert_default().add(encode))
+}
+
+/// Hands over what is on the stage: bytes, how many messages they are, and the largest of them.
+#[inline]
+pub(crate) fn unstage(take: impl FnOnce(BytesMut, u64, usize)) {
+    STAGE.with(|stage| {
+        // a codec of the session that sends on its own connection while it encodes finds the stage in use
+        let Ok(mut stage) = stage.try_borrow_mut() else { return };
+        let Some(stage) = stage.as_mut().filter(|stage| stage.messages > 0) else { return };
+        take(mem::take(&mut stage.bytes), mem::take(&mut stage.messages), mem::take(&mut stage.largest));
+    });
+}
+
+/// As [`unstage`], but only lends out the bytes: their buffer stays.
+#[inline]
+pub(crate) fn unstage_with(take: impl FnOnce(&[u8], u64, usize)) {
+    STAGE.with(|stage| {
+        let Ok(mut stage) = stage.try_borrow_mut() else { return };
+        let Some(stage) = stage.as_mut().filter(|stage| stage.messages > 0) else { return };
+        take(&stage.bytes, mem::take(&mut stage.messages), mem::take(&mut stage.largest));
+        if stage.bytes.capacity() <= pool::KEEP {
+            stage.bytes.clear();
+        } else {
+            stage.bytes = BytesMut::new();
+        }
+    });
+}
+
+/// Gives back a buffer of outgoing messages, which are all written.
+#[inline]
+pub(crate) fn give_back(mut buffer: BytesMut) {
+    buffer.clear();
+    let left = STAGE.with(|stage| match stage.try_borrow_mut().as_deref_mut() {
+        Ok(Some(stage)) if stage.bytes.capacity() == 0 && buffer.capacity() <= pool::KEEP => {
+            stage.bytes = buffer;
+            None
+        }
+        _ => Some(buffer),
+    });
+    if let Some(buffer) = left {
+        pool::give_write(buffer);
+    }
+}
+
+/// Runs `poll` as the task that drives a connection; the outboxes it filled are written afterwards.
 pub(crate) fn driving<R>(driven: usize, poll: impl FnOnce() -> R) -> R {
-    let outer = DRIVEN.replace(driven);
-    let _restore = Restore(outer);
+    let driven_before = DRIVEN.replace(driven);
+    // a task polled inside another, by somebody's block_on: each has its own stage
+    let stage = if driven_before == 0 { None } else { STAGE.take() };
+    let _outer = Outer { driven: driven_before, stage };
     scope(poll)
 }
 
-/// Whether the current thread polls the task of this connection.
-pub(crate) fn is_driving(driven: usize) -> bool {
-    DRIVEN.get() == driven
+/// Whether the current thread runs the task that drives a connection.
+#[inline]
+pub(crate) fn is_driving(core: &Arc<Core>) -> bool {
+    DRIVEN.get() == address(core)
 }
 
-struct Restore(usize);
+/// What names a connection while it lives.
+pub(crate) fn address(core: &Arc<Core>) -> usize {
+    Arc::as_ptr(core) as usize
+}
 
-impl Drop for Restore {
+/// What was driven before, where one task is polled inside another.
+struct Outer {
+    driven: usize,
+    stage: Option<Stage>,
+}
+
+impl Drop for Outer {
     fn drop(&mut self) {
-        DRIVEN.set(self.0);
+        DRIVEN.set(self.driven);
+        if self.driven != 0 {
+            STAGE.set(self.stage.take());
+        }
     }
 }
 
@@ -68,6 +175,7 @@ fn scope<R>(f: impl FnOnce() -> R) -> R {
 struct Flush;
 
 impl Drop for Flush {
+    #[inline]
     fn drop(&mut self) {
         let depth = DEPTH.get() - 1;
         DEPTH.set(depth);
@@ -77,7 +185,11 @@ impl Drop for Flush {
     }
 }
 
+#[inline]
 fn flush_dirty() {
+    if DIRTY.with_borrow(Vec::is_empty) {
+        return;
+    }
     // taken out, as a write may end a connection, and that may send again
     let mut dirty = DIRTY.with_borrow_mut(mem::take);
     for outlet in dirty.drain(..) {
@@ -109,5 +221,5 @@ fn unlimited(f: impl FnOnce()) {
         Poll::Ready(())
     });
     let mut run = std::pin::pin!(tokio::task::unconstrained(run));
-    let _ = run.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
+    let _ = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
 }

@@ -1,8 +1,8 @@
 //! What everybody who has to do with one connection shares: its task, its owner, its senders, the server.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::{fmt, mem};
 
 use futures::task::AtomicWaker;
@@ -52,12 +52,14 @@ pub(crate) struct Core {
     pub(crate) deadlines: Deadlines,
     /// The runtime to send from where no task of ours drives the connection.
     pub(crate) runtime: Option<Handle>,
-    /// The task that drives the connection.
-    pub(crate) driver: AtomicWaker,
+    /// The task that drives the connection: always the same one.
+    driver: Mutex<Option<Waker>>,
     /// Another task that waits on the connection: its owner, where no task of ours drives it.
     pub(crate) reader: AtomicWaker,
     /// Told when the outbox has room again.
     pub(crate) room: Notify,
+    /// The outbox is open and empty, as far as is known without its lock.
+    pub(crate) quiet: AtomicBool,
     flags: AtomicU8,
     failure: OnceLock<Failure>,
     drain: OnceLock<Instant>,
@@ -82,6 +84,8 @@ const CUT: u8 = 16;
 const RELEASED: u8 = 32;
 /// The session is told of silence, and decides.
 const IDLE_AWARE: u8 = 64;
+/// It has failed, or is to drain.
+const NEWS: u8 = 128;
 
 impl Core {
     pub(crate) fn new(peer: Peer, limits: Arc<Limits>, runtime: Option<Handle>) -> Self {
@@ -91,7 +95,8 @@ impl Core {
             limits,
             deadlines: Deadlines::new(Instant::now(), runtime.is_none()),
             runtime,
-            driver: AtomicWaker::new(),
+            driver: Mutex::new(None),
+            quiet: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             room: Notify::new(),
             flags: AtomicU8::new(0),
@@ -109,6 +114,11 @@ impl Core {
         self.flags.load(Ordering::Acquire) & flag != 0
     }
 
+    /// Whether there is something to know before the next message.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.has(CLOSING | IDLE_DUE | NEWS)
+    }
+
     /// Sets a flag; whether it was unset before.
     fn set(&self, flag: u8) -> bool {
         self.flags.fetch_or(flag, Ordering::AcqRel) & flag == 0
@@ -118,8 +128,19 @@ impl Core {
         self.has(flag) && self.flags.fetch_and(!flag, Ordering::AcqRel) & flag != 0
     }
 
+    /// Names the task that drives the connection, or, at its end, none.
+    pub(crate) fn set_driver(&self, driver: Option<Waker>) {
+        *lock(&self.driver) = driver;
+    }
+
+    pub(crate) fn wake_driver(&self) {
+        if let Some(driver) = &*lock(&self.driver) {
+            driver.wake_by_ref();
+        }
+    }
+
     pub(crate) fn wake(&self) {
-        self.driver.wake();
+        self.wake_driver();
         self.reader.wake();
         self.room.notify_waiters();
     }
@@ -127,6 +148,8 @@ impl Core {
     /// Ends the connection for a reason that leaves no choice. The first one counts.
     pub(crate) fn fail(&self, failure: impl Into<Failure>) {
         if self.failure.set(failure.into()).is_ok() {
+            self.set(NEWS);
+            self.quiet.store(false, Ordering::Relaxed);
             self.wake();
         }
     }
@@ -178,6 +201,7 @@ impl Core {
 
     pub(crate) fn start_drain(&self, deadline: Instant) {
         if self.drain.set(deadline).is_ok() {
+            self.set(NEWS);
             self.wake();
         }
     }

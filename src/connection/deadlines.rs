@@ -11,6 +11,15 @@ use tokio::time::Instant;
 use super::closed::CloseReason;
 use crate::limits::Limits;
 
+/// A duration in the unit of the marks.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros().into())
+}
+
+fn after(mark: u64, duration: Duration) -> u64 {
+    mark.saturating_add(micros(duration))
+}
+
 /// The clocks of one connection. A mark is in microseconds after `opened`, plus one; 0 is "not set".
 #[derive(Debug)]
 pub(crate) struct Deadlines {
@@ -29,6 +38,8 @@ pub(crate) struct Deadlines {
     stalled: AtomicU64,
     /// Since when one side has ended.
     half_closed: AtomicU64,
+    /// There may be an earlier deadline than there was when somebody last asked.
+    earlier: AtomicBool,
 }
 
 impl Deadlines {
@@ -43,6 +54,7 @@ impl Deadlines {
             suspended: AtomicBool::new(false),
             stalled: AtomicU64::new(0),
             half_closed: AtomicU64::new(0),
+            earlier: AtomicBool::new(false),
         }
     }
 
@@ -50,24 +62,27 @@ impl Deadlines {
         self.opened
     }
 
-    fn mark(&self) -> u64 {
-        let micros = Instant::now().saturating_duration_since(self.opened).as_micros();
-        u64::try_from(micros).unwrap_or(u64::MAX - 1).saturating_add(1)
+    /// The time, as a mark.
+    pub(crate) fn now(&self) -> u64 {
+        micros(Instant::now().saturating_duration_since(self.opened)).saturating_add(1)
     }
 
-    fn at(&self, mark: u64, after: Duration) -> Instant {
-        let since = Duration::from_micros(mark.saturating_sub(1));
-        self.opened + since + after
+    /// The time of a mark.
+    pub(crate) fn instant(&self, mark: u64) -> Instant {
+        self.opened + Duration::from_micros(mark.saturating_sub(1))
     }
 
     /// Bytes came in.
     pub(crate) fn bytes_in(&self) {
-        self.last_in.store(self.mark(), Relaxed);
+        if self.last_in.load(Relaxed) == 0 {
+            self.earlier.store(true, Relaxed);
+        }
+        self.last_in.store(self.now(), Relaxed);
     }
 
     /// The transport took bytes, after it had refused some: what is left is a stall that begins anew.
     pub(crate) fn progress(&self) {
-        let now = self.mark();
+        let now = self.now();
         self.last_out.store(now, Relaxed);
         if self.stalled.load(Relaxed) != 0 {
             self.stalled.store(now, Relaxed);
@@ -77,7 +92,8 @@ impl Deadlines {
     /// The transport takes no more bytes.
     pub(crate) fn stalls(&self) {
         if self.stalled.load(Relaxed) == 0 {
-            self.stalled.store(self.mark(), Relaxed);
+            self.earlier.store(true, Relaxed);
+            self.stalled.store(self.now(), Relaxed);
         }
     }
 
@@ -93,10 +109,15 @@ impl Deadlines {
         if self.waiting.load(Relaxed) == 0 {
             // without a suspension no time has passed since the last read that would be worth a look at the clock
             let last_in = self.last_in.load(Relaxed);
-            let since = if last_in == 0 || self.suspended.load(Relaxed) { self.mark() } else { last_in };
+            let since = if last_in == 0 || self.suspended.load(Relaxed) { self.now() } else { last_in };
             self.waiting.store(since, Relaxed);
+            // while it was suspended there was no such deadline
+            if self.suspended.load(Relaxed) {
+                self.earlier.store(true, Relaxed);
+            }
         }
         if partial && self.partial.load(Relaxed) == 0 {
+            self.earlier.store(true, Relaxed);
             self.partial.store(self.last_in.load(Relaxed).max(self.waiting.load(Relaxed)), Relaxed);
         }
     }
@@ -117,46 +138,57 @@ impl Deadlines {
 
     /// The idle clock starts again: the session was told, and goes on.
     pub(crate) fn forgives_silence(&self) {
-        self.waiting.store(self.mark(), Relaxed);
+        self.waiting.store(self.now(), Relaxed);
     }
 
     /// One of the sides has ended.
     pub(crate) fn half_closes(&self) {
         if self.half_closed.load(Relaxed) == 0 {
-            self.half_closed.store(self.mark(), Relaxed);
+            self.earlier.store(true, Relaxed);
+            self.half_closed.store(self.now(), Relaxed);
             self.waiting.store(0, Relaxed);
         }
     }
 
+    /// Whether [`next`](Self::next) may be earlier than when it was last asked for. A deadline that moves on, or goes,
+    /// does not count.
+    pub(crate) fn take_earlier(&self) -> bool {
+        let earlier = self.earlier.load(Relaxed);
+        if earlier {
+            self.earlier.store(false, Relaxed);
+        }
+        earlier
+    }
+
     /// When the transport must have taken a byte, where it takes none.
-    pub(crate) fn next_write(&self, limits: &Limits) -> Option<Instant> {
+    pub(crate) fn next_write(&self, limits: &Limits) -> Option<u64> {
         match self.stalled.load(Relaxed) {
             0 => None,
-            mark => Some(self.at(mark, limits.write_stall)),
+            mark => Some(after(mark, limits.write_stall)),
         }
     }
 
     /// The earliest deadline in force, and what it means.
-    pub(crate) fn next(&self, limits: &Limits) -> Option<(Instant, CloseReason)> {
+    pub(crate) fn next(&self, limits: &Limits) -> Option<(u64, CloseReason)> {
         let load = |mark: &AtomicU64| mark.load(Relaxed);
         let (waiting, partial, last_in) = (load(&self.waiting), load(&self.partial), load(&self.last_in));
         let inbound = if waiting == 0 {
             None
         } else if partial != 0 {
-            Some((self.at(partial, limits.message), CloseReason::MessageTimeout))
+            Some((after(partial, limits.message), CloseReason::MessageTimeout))
         } else if !self.watch_silence {
             None
         } else if last_in == 0 {
-            Some((self.at(waiting, limits.first_byte), CloseReason::FirstByteTimeout))
+            Some((after(waiting, limits.first_byte), CloseReason::FirstByteTimeout))
         } else {
-            Some((self.at(waiting.max(last_in), limits.idle), CloseReason::Idle))
+            Some((after(waiting.max(last_in), limits.idle), CloseReason::Idle))
         };
         let stalled = self.next_write(limits).map(|at| (at, CloseReason::WriteStalled));
         let half_closed = match load(&self.half_closed) {
             0 => None,
             mark => {
                 let since = mark.max(load(&self.last_out)).max(last_in);
-                Some((self.at(since, limits.half_close), CloseReason::HalfCloseTimeout))
+                Some((after(since, limits.half_close), CloseReason::HalfCloseTimeout))
             }
         };
         [inbound, stalled, half_closed].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -178,34 +210,34 @@ mod tests {
             .with_half_close(2 * SECOND)
     }
 
-    fn after(clock: &Deadlines) -> Option<(u64, CloseReason)> {
-        clock.next(&limits()).map(|(at, reason)| ((at - clock.opened()).as_secs(), reason))
+    fn next(clock: &Deadlines) -> Option<(u64, CloseReason)> {
+        clock.next(&limits()).map(|(at, reason)| ((clock.instant(at) - clock.opened()).as_secs(), reason))
     }
 
     #[tokio::test(start_paused = true)]
     async fn bytes_do_not_extend_a_message_and_sending_does_not_extend_idle() {
         let clock = Deadlines::new(Instant::now(), true);
-        assert_eq!(after(&clock), None);
+        assert_eq!(next(&clock), None);
         clock.waits(false);
-        assert_eq!(after(&clock), Some((5, CloseReason::FirstByteTimeout)));
+        assert_eq!(next(&clock), Some((5, CloseReason::FirstByteTimeout)));
 
         tokio::time::advance(SECOND).await;
         clock.bytes_in();
         clock.waits(true);
-        assert_eq!(after(&clock), Some((4, CloseReason::MessageTimeout)));
+        assert_eq!(next(&clock), Some((4, CloseReason::MessageTimeout)));
         tokio::time::advance(SECOND).await;
         clock.bytes_in();
         clock.waits(true);
-        assert_eq!(after(&clock), Some((4, CloseReason::MessageTimeout)));
+        assert_eq!(next(&clock), Some((4, CloseReason::MessageTimeout)));
 
         clock.handles();
-        assert_eq!(after(&clock), None, "no clock runs while a message is handled");
+        assert_eq!(next(&clock), None, "no clock runs while a message is handled");
         clock.waits(false);
-        assert_eq!(after(&clock), Some((12, CloseReason::Idle)));
+        assert_eq!(next(&clock), Some((12, CloseReason::Idle)));
         tokio::time::advance(SECOND).await;
         clock.progress();
         clock.waits(false);
-        assert_eq!(after(&clock), Some((12, CloseReason::Idle)));
+        assert_eq!(next(&clock), Some((12, CloseReason::Idle)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -216,40 +248,40 @@ mod tests {
         clock.suspends();
         tokio::time::advance(20 * SECOND).await;
         clock.waits(false);
-        assert_eq!(after(&clock), Some((30, CloseReason::Idle)));
+        assert_eq!(next(&clock), Some((30, CloseReason::Idle)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stall_is_without_progress() {
         let clock = Deadlines::new(Instant::now(), true);
         clock.stalls();
-        assert_eq!(after(&clock), Some((4, CloseReason::WriteStalled)));
+        assert_eq!(next(&clock), Some((4, CloseReason::WriteStalled)));
         tokio::time::advance(3 * SECOND).await;
         clock.stalls();
-        assert_eq!(after(&clock), Some((4, CloseReason::WriteStalled)));
+        assert_eq!(next(&clock), Some((4, CloseReason::WriteStalled)));
         clock.progress();
-        assert_eq!(after(&clock), Some((7, CloseReason::WriteStalled)));
+        assert_eq!(next(&clock), Some((7, CloseReason::WriteStalled)));
         clock.drained();
-        assert_eq!(after(&clock), None);
+        assert_eq!(next(&clock), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn half_closed_is_since_the_last_progress() {
         let clock = Deadlines::new(Instant::now(), false);
         clock.half_closes();
-        assert_eq!(after(&clock), Some((2, CloseReason::HalfCloseTimeout)));
+        assert_eq!(next(&clock), Some((2, CloseReason::HalfCloseTimeout)));
         tokio::time::advance(SECOND).await;
         clock.progress();
-        assert_eq!(after(&clock), Some((3, CloseReason::HalfCloseTimeout)));
+        assert_eq!(next(&clock), Some((3, CloseReason::HalfCloseTimeout)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_clients_peer_may_be_silent() {
         let clock = Deadlines::new(Instant::now(), false);
         clock.waits(false);
-        assert_eq!(after(&clock), None);
+        assert_eq!(next(&clock), None);
         clock.bytes_in();
         clock.waits(true);
-        assert_eq!(after(&clock), Some((3, CloseReason::MessageTimeout)));
+        assert_eq!(next(&clock), Some((3, CloseReason::MessageTimeout)));
     }
 }

@@ -4,17 +4,19 @@
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
+use tokio::task::unconstrained;
+use tokio::time::Sleep;
 
 use super::batch;
 use super::closed::{CloseReason, Closed, Failure, Fault};
 use super::core::{Core, Remainder};
+use super::deadlines::micros;
 use super::outbox::Outlet;
 
 /// How long a session that is cut may take over its last words.
@@ -44,10 +46,14 @@ struct Ending {
     core: Arc<Core>,
     out: Arc<dyn Outlet>,
     watch: Arc<dyn Watch>,
+    /// The core knows this task.
+    known: bool,
     stage: Stage,
     remainder: Option<Box<dyn Remainder>>,
     /// When a session that was told of the end is dropped.
-    patience: Option<Instant>,
+    patience: Option<u64>,
+    /// What the timer is set to.
+    armed: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +74,8 @@ where
 {
     pub(crate) fn new(session: F, out: Arc<dyn Outlet>, watch: Arc<dyn Watch>) -> Self {
         let core = Arc::clone(out.core());
-        let ending = Ending { core, out, watch, stage: Stage::Open, remainder: None, patience: None };
+        let ending =
+            Ending { core, out, watch, known: false, stage: Stage::Open, remainder: None, patience: None, armed: 0 };
         Self { session: Some(session), timer: None, ending }
     }
 }
@@ -80,22 +87,38 @@ where
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut me = self.project();
-        me.ending.core.driver.register(cx.waker());
-        loop {
-            poll_session(me.session.as_mut(), &me.ending.core, cx);
-            let idle = me.session.is_none();
-            if me.ending.advance(idle, cx) && !idle {
-                continue;
-            }
-            if idle && me.ending.stage == Stage::Closed {
-                return Poll::Ready(());
-            }
-            match me.ending.poll_deadline(me.timer.as_mut(), cx) {
-                Poll::Ready(Due::Session) => end_session(me.session.as_mut(), &me.ending.core),
-                Poll::Ready(Due::Connection) => {}
-                Poll::Pending => return Poll::Pending,
-            }
+        let me = self.project();
+        let driven = batch::address(&me.ending.core);
+        batch::driving(driven, || drive(me.session, me.timer, me.ending, cx))
+    }
+}
+
+fn drive<F>(
+    mut session: Pin<&mut Option<F>>,
+    mut timer: Pin<&mut Option<Sleep>>,
+    ending: &mut Ending,
+    cx: &mut Context<'_>,
+) -> Poll<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    if !ending.known {
+        ending.known = true;
+        ending.core.set_driver(Some(cx.waker().clone()));
+    }
+    loop {
+        poll_session(session.as_mut(), &ending.core, cx);
+        let idle = session.is_none();
+        if ending.advance(idle, cx) && !idle {
+            continue;
+        }
+        if idle && ending.stage == Stage::Closed {
+            return Poll::Ready(());
+        }
+        match ending.poll_deadline(timer.as_mut(), cx) {
+            Poll::Ready(Due::Session) => end_session(session.as_mut(), &ending.core),
+            Poll::Ready(Due::Connection) => {}
+            Poll::Pending => return Poll::Pending,
         }
     }
 }
@@ -112,8 +135,7 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     let Some(running) = session.as_mut().as_pin_mut() else { return };
-    let poll = || batch::driving(Arc::as_ptr(core) as usize, || running.poll(cx));
-    match catch_unwind(AssertUnwindSafe(poll)) {
+    match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
         Ok(Poll::Pending) => {
             core.deadlines.suspends();
             return;
@@ -127,8 +149,7 @@ where
 
 /// Drops the session. A panic in a `Drop` of its own is as good as any other.
 fn end_session<F>(mut session: Pin<&mut Option<F>>, core: &Arc<Core>) {
-    let drop = || batch::driving(Arc::as_ptr(core) as usize, || session.set(None));
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(drop)) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| session.set(None))) {
         core.fail(panicked(panic.as_ref()));
     }
 }
@@ -212,26 +233,34 @@ impl Ending {
 
     /// Ready when a deadline has passed and was acted upon.
     fn poll_deadline(&mut self, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<Due> {
+        // most of the time the timer is early enough for whatever has happened since
+        let waits = timer.as_ref().as_pin_ref().is_some_and(|timer| !timer.is_elapsed());
+        if !self.core.deadlines.take_earlier() && waits && self.stage == Stage::Open && !self.core.is_disturbed() {
+            return Poll::Pending;
+        }
         loop {
-            let patience = self.patience().map(|at| (at, None));
-            let clock = match self.stage {
+            let mut next = match self.stage {
                 Stage::Closed => None,
                 _ => self.core.deadlines.next(&self.core.limits).map(|(at, reason)| (at, Some(reason))),
             };
-            let Some((at, what)) = [patience, clock].into_iter().flatten().min_by_key(|(at, _)| *at) else {
-                return Poll::Pending;
-            };
+            if let Some(patience) = self.patience() {
+                next = next.filter(|(at, _)| *at <= patience).or(Some((patience, None)));
+            }
+            let Some((at, what)) = next else { return Poll::Pending };
             match timer.as_mut().as_pin_mut() {
-                None => timer.set(Some(tokio::time::sleep_until(at))),
                 // a timer that is too early is left alone: most deadlines are moved on before they pass
-                Some(armed) if armed.deadline() <= at && !armed.is_elapsed() => {}
-                Some(armed) => armed.reset(at),
+                Some(armed) if self.armed <= at && !armed.is_elapsed() => return Poll::Pending,
+                Some(_) if self.armed == at => {}
+                Some(armed) => armed.reset(self.core.deadlines.instant(at)),
+                None => timer.set(Some(tokio::time::sleep_until(self.core.deadlines.instant(at)))),
             }
-            let Some(armed) = timer.as_mut().as_pin_mut() else { return Poll::Pending };
-            if armed.poll(cx).is_pending() {
+            self.armed = at;
+            // not by the task's budget: a timer that was not polled never wakes anybody
+            let armed = timer.as_mut().as_pin_mut().map(|timer| pin!(unconstrained(timer)).poll(cx));
+            if armed.is_none_or(|armed| armed.is_pending()) {
                 return Poll::Pending;
             }
-            if Instant::now() < at {
+            if self.core.deadlines.now() < at {
                 continue;
             }
             return Poll::Ready(match what {
@@ -261,7 +290,7 @@ impl Ending {
 
     /// When the session is dropped, after it has been told of the end: it still holds the connection, or still has a
     /// last word.
-    fn patience(&mut self) -> Option<Instant> {
+    fn patience(&mut self) -> Option<u64> {
         let told = match self.stage {
             Stage::Open => self.core.failure().is_some() && !self.core.is_released(),
             Stage::Flush | Stage::Linger => false,
@@ -271,7 +300,7 @@ impl Ending {
             return None;
         }
         let patience = if self.core.is_cut() { LAST_WORDS } else { self.core.limits.half_close };
-        let latest = Instant::now() + patience;
+        let latest = self.core.deadlines.now().saturating_add(micros(patience));
         let at = self.patience.map_or(latest, |at| at.min(latest));
         self.patience = Some(at);
         Some(at)
@@ -285,6 +314,7 @@ impl Drop for Ending {
             self.core.fail(CloseReason::Shutdown);
             self.close();
         }
+        self.core.set_driver(None);
         self.watch.gone(&self.core);
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -11,10 +12,10 @@ use tokio::time::Instant;
 
 use super::closed::{CloseReason, Closed, Failure};
 use super::core::{ConnectionId, Core};
-use super::inbound::Inbound;
-use super::outbox::{Outbound, PushError, Until, WATERMARK};
+use super::link::{Link, Received};
+use super::outbox::{Admits, Outbound, PushError, Until, WATERMARK};
 use super::sender::{Sender, TrySendError};
-use super::{batch, pump};
+use super::{batch, pool, pump};
 use crate::error::Error;
 use crate::peer::Peer;
 
@@ -33,7 +34,7 @@ const TURN: u32 = 256;
 /// Dropping it closes it in order: what was sent still goes out.
 pub struct Connection<In, Out = In> {
     /// Never locked: it makes the connection `Sync`, so that a handler may hold `&Connection` across an await.
-    inbound: Mutex<Option<Box<dyn Inbound<In>>>>,
+    link: Mutex<Option<Box<dyn Link<In, Out>>>>,
     out: Arc<dyn Outbound<Out>>,
     core: Arc<Core>,
     /// Messages since the last wait.
@@ -52,6 +53,8 @@ pub(crate) enum Event<In> {
     Drain(Instant),
     /// No further messages.
     End,
+    /// The connection broke; the core has the cause.
+    Failed(CloseReason),
 }
 
 impl<In, Out> Connection<In, Out>
@@ -59,9 +62,9 @@ where
     In: Send + 'static,
     Out: Send + 'static,
 {
-    pub(crate) fn new(inbound: Box<dyn Inbound<In>>, out: Arc<dyn Outbound<Out>>) -> Self {
+    pub(crate) fn new(link: Box<dyn Link<In, Out>>, out: Arc<dyn Outbound<Out>>) -> Self {
         let core = Arc::clone(out.core());
-        Self { inbound: Mutex::new(Some(inbound)), out, core, turn: 0, spent: false }
+        Self { link: Mutex::new(Some(link)), out, core, turn: 0, spent: false }
     }
 
     /// Its id, unique within this process.
@@ -117,13 +120,13 @@ where
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<In>, Error>> {
-        if self.core.drain_deadline().is_some() {
+        if self.core.is_disturbed() && self.core.drain_deadline().is_some() {
             self.core.finish_when_idle();
         }
         match ready!(self.poll_event(cx, false)) {
-            Ok(Event::Message(message)) => Poll::Ready(Ok(Some(message))),
-            Ok(_) => Poll::Ready(Ok(None)),
-            Err(reason) => Poll::Ready(Err(self.error(reason))),
+            Event::Message(message) => Poll::Ready(Ok(Some(message))),
+            Event::Failed(reason) => Poll::Ready(Err(self.error(reason))),
+            _ => Poll::Ready(Ok(None)),
         }
     }
 
@@ -136,27 +139,14 @@ where
     }
 
     /// The next thing to do. Who `wants_drain` is told of a drain, again and again.
-    pub(crate) fn poll_event(
-        &mut self,
-        cx: &mut Context<'_>,
-        wants_drain: bool,
-    ) -> Poll<Result<Event<In>, CloseReason>> {
-        if let Some(failure) = self.core.failure() {
-            return Poll::Ready(Err(failure.reason));
-        }
-        if self.core.is_closing() {
-            return Poll::Ready(Ok(Event::End));
-        }
-        if wants_drain {
-            if let Some(deadline) = self.core.drain_deadline() {
-                return Poll::Ready(Ok(Event::Drain(deadline)));
+    pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>, wants_drain: bool) -> Poll<Event<In>> {
+        if self.core.is_disturbed() {
+            if let Some(event) = self.disturbance(wants_drain) {
+                return Poll::Ready(event);
             }
         }
-        if self.core.take_idle() {
-            return Poll::Ready(Ok(Event::Idle));
-        }
-        let Some(inbound) = self.inbound.get_mut().unwrap_or_else(PoisonError::into_inner) else {
-            return Poll::Ready(Ok(Event::End));
+        let Some(link) = self.link.get_mut().unwrap_or_else(PoisonError::into_inner) else {
+            return Poll::Ready(Event::End);
         };
         self.turn += 1;
         if self.turn >= TURN {
@@ -164,47 +154,62 @@ where
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        match inbound.poll_recv(cx, &self.core) {
-            Poll::Ready(Ok(Some(message))) => {
+        match link.poll_recv(cx, &self.core) {
+            Poll::Ready(Received::Message(message)) => {
                 self.core.count_message_in();
                 self.core.deadlines.handles();
-                return Poll::Ready(Ok(Event::Message(message)));
+                return Poll::Ready(Event::Message(message));
             }
-            Poll::Ready(Ok(None)) => {
+            Poll::Ready(Received::End) => {
                 self.core.peer_ended();
-                return Poll::Ready(Ok(Event::End));
+                return Poll::Ready(Event::End);
             }
-            Poll::Ready(Err(failure)) => {
+            Poll::Ready(Received::Failed(failure)) => {
                 let reason = failure.reason;
                 self.core.fail(failure);
-                return Poll::Ready(Err(reason));
+                return Poll::Ready(Event::Failed(reason));
             }
             Poll::Pending => {}
         }
         self.turn = 0;
-        let partial = inbound.holds_part();
+        let partial = link.holds_part();
         if self.core.is_finishing() && !partial {
-            return Poll::Ready(Ok(Event::End));
+            return Poll::Ready(Event::End);
         }
         self.core.deadlines.waits(partial);
         if self.is_driven() { Poll::Pending } else { self.poll_undriven(cx) }
     }
 
+    /// What there is to know before the next message.
+    #[cold]
+    fn disturbance(&self, wants_drain: bool) -> Option<Event<In>> {
+        if let Some(failure) = self.core.failure() {
+            return Some(Event::Failed(failure.reason));
+        }
+        if self.core.is_closing() {
+            return Some(Event::End);
+        }
+        if self.core.take_idle() {
+            return Some(Event::Idle);
+        }
+        self.core.drain_deadline().filter(|_| wants_drain).map(Event::Drain)
+    }
+
     /// What otherwise the connection's task does.
-    fn poll_undriven(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event<In>, CloseReason>> {
+    fn poll_undriven(&mut self, cx: &mut Context<'_>) -> Poll<Event<In>> {
         self.core.reader.register(cx.waker());
-        if self.out.pending() > 0 {
+        if !self.core.quiet.load(Ordering::Relaxed) {
             Arc::clone(&self.out).into_outlet().flush_for_owner();
         }
         match self.core.failure() {
-            Some(failure) => Poll::Ready(Err(failure.reason)),
+            Some(failure) => Poll::Ready(Event::Failed(failure.reason)),
             None => Poll::Pending,
         }
     }
 
     /// Whether the task that polls us writes the outbox.
     fn is_driven(&self) -> bool {
-        batch::is_driving(Arc::as_ptr(&self.core) as usize)
+        batch::is_driving(&self.core)
     }
 
     /// Sends a message, waiting for room in the outbox where there is none. After it, the message goes out without
@@ -216,20 +221,10 @@ where
     /// # Cancel safety
     /// If the future is dropped before it is ready, the message was not sent.
     pub async fn send(&mut self, message: Out) -> Result<(), Error> {
-        let mut message = message;
-        loop {
-            message = match self.out.push(message) {
-                Ok(pending) => {
-                    if !self.is_driven() {
-                        Arc::clone(&self.out).announce(pending);
-                    } else if pending >= WATERMARK {
-                        self.write_some().await;
-                    }
-                    return self.check();
-                }
-                Err(error) => self.refused(error)?,
-            };
-            poll_fn(|cx| self.poll_room(cx)).await?;
+        match self.push(message) {
+            Ok(pending) if pending < WATERMARK && self.is_driven() => Ok(()),
+            Ok(pending) => self.pushed(pending, true).await,
+            Err(error) => self.push_later(error, true).await,
         }
     }
 
@@ -242,20 +237,10 @@ where
     /// # Cancel safety
     /// As [`send`](Self::send).
     pub async fn feed(&mut self, message: Out) -> Result<(), Error> {
-        let mut message = message;
-        loop {
-            message = match self.out.push(message) {
-                Ok(pending) => {
-                    if pending >= WATERMARK && !self.is_driven() {
-                        Arc::clone(&self.out).announce(pending);
-                    } else if pending >= WATERMARK {
-                        self.write_some().await;
-                    }
-                    return self.check();
-                }
-                Err(error) => self.refused(error)?,
-            };
-            poll_fn(|cx| self.poll_room(cx)).await?;
+        match self.push(message) {
+            Ok(pending) if pending < WATERMARK => Ok(()),
+            Ok(pending) => self.pushed(pending, false).await,
+            Err(error) => self.push_later(error, false).await,
         }
     }
 
@@ -264,10 +249,7 @@ where
     /// # Errors
     /// [`TrySendError`], with the message where it was not looked at.
     pub fn try_send(&mut self, message: Out) -> Result<(), TrySendError<Out>> {
-        if self.core.is_broken() {
-            return Err(TrySendError::Closed(message));
-        }
-        match self.out.push(message) {
+        match self.push(message) {
             Ok(pending) => {
                 if !self.is_driven() {
                     Arc::clone(&self.out).announce(pending);
@@ -280,12 +262,55 @@ where
         }
     }
 
-    /// The message again, if it only has to wait.
-    fn refused(&self, error: PushError<Out>) -> Result<Out, Error> {
-        match error {
-            PushError::Full(message) => self.check().map(|()| message),
-            PushError::Closed(_) => Err(self.error(self.core.reason())),
-            PushError::Encode(error) => Err(error),
+    /// Encodes a message, onto the stage where nothing waits before it, else into the outbox if that has room. Tells how
+    /// many bytes wait now.
+    #[inline]
+    fn push(&mut self, message: Out) -> Result<usize, PushError<Out>> {
+        let Some(link) = self.link.get_mut().unwrap_or_else(PoisonError::into_inner) else {
+            return Err(PushError::Closed(message));
+        };
+        if batch::is_driving(&self.core) && self.core.quiet.load(Ordering::Relaxed) {
+            return batch::stage(|buffer| link.encode(message, buffer)).map_err(PushError::Encode);
+        }
+        match self.out.admits() {
+            Admits::Yes if !self.core.is_broken() => {}
+            Admits::Full if !self.core.is_broken() => return Err(PushError::Full(message)),
+            _ => return Err(PushError::Closed(message)),
+        }
+        let mut buffer = pool::take_write();
+        match link.encode(message, &mut buffer) {
+            Ok(()) => Ok(self.out.append(buffer)),
+            Err(error) => {
+                pool::give_write(buffer);
+                Err(PushError::Encode(error))
+            }
+        }
+    }
+
+    /// After a message got in: has it written where nobody else does, or where there is much.
+    async fn pushed(&self, pending: usize, announce: bool) -> Result<(), Error> {
+        if self.is_driven() {
+            self.write_some().await;
+        } else if announce || pending >= WATERMARK {
+            Arc::clone(&self.out).announce(pending);
+        }
+        self.check()
+    }
+
+    /// Waits for room, as often as it takes.
+    async fn push_later(&mut self, mut error: PushError<Out>, announce: bool) -> Result<(), Error> {
+        loop {
+            let message = match error {
+                PushError::Full(message) => message,
+                PushError::Closed(_) => return Err(self.error(self.core.reason())),
+                PushError::Encode(error) => return Err(error),
+            };
+            poll_fn(|cx| self.poll_room(cx)).await?;
+            match self.push(message) {
+                Ok(pending) if announce || pending >= WATERMARK => return self.pushed(pending, announce).await,
+                Ok(_) => return Ok(()),
+                Err(again) => error = again,
+            }
         }
     }
 
@@ -361,7 +386,7 @@ where
     pub fn abort(&mut self) {
         self.end(CloseReason::Aborted);
         self.out.release(true);
-        self.take_inbound();
+        self.take_link();
     }
 
     pub(crate) fn end(&self, failure: impl Into<Failure>) {
@@ -377,8 +402,8 @@ where
 }
 
 impl<In, Out> Connection<In, Out> {
-    fn take_inbound(&mut self) -> Option<Box<dyn Inbound<In>>> {
-        self.inbound.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+    fn take_link(&mut self) -> Option<Box<dyn Link<In, Out>>> {
+        self.link.get_mut().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -400,8 +425,8 @@ impl<In, Out> Drop for Connection<In, Out> {
         let failed = self.core.failure().is_some();
         if self.core.runtime.is_none() {
             // the task ends it
-            let inbound = self.take_inbound().filter(|_| !failed);
-            self.core.release(inbound.map(Inbound::into_remainder));
+            let link = self.take_link().filter(|_| !failed);
+            self.core.release(link.map(Link::into_remainder));
             return;
         }
         self.core.release(None);
@@ -442,8 +467,8 @@ where
         self.poll_room(cx)
     }
 
-    fn start_send(self: Pin<&mut Self>, message: Out) -> Result<(), Error> {
-        match self.out.push(message) {
+    fn start_send(mut self: Pin<&mut Self>, message: Out) -> Result<(), Error> {
+        match self.push(message) {
             Ok(_) => Ok(()),
             Err(PushError::Encode(error)) => Err(error),
             Err(PushError::Closed(_)) => Err(self.error(self.core.reason())),

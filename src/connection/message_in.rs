@@ -4,12 +4,12 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use tokio_util::codec::Decoder;
+use tokio_util::codec::{Decoder, Encoder};
 
 use super::closed::{CloseReason, Failure};
 use super::core::{Core, Remainder};
-use super::inbound::{Inbound, decode_failure};
-use crate::error::BoxError;
+use super::link::{Link, Received, decode_failure, encode_error};
+use crate::error::{BoxError, Error};
 
 /// The read half of a message transport.
 pub(crate) trait MessageSource: Send + 'static {
@@ -31,13 +31,14 @@ impl<S, C> MessageIn<S, C> {
     }
 }
 
-impl<S, C> Inbound<C::Item> for MessageIn<S, C>
+impl<S, C, Out> Link<C::Item, Out> for MessageIn<S, C>
 where
     S: MessageSource,
-    C: Decoder + Send + 'static,
+    C: Decoder + Encoder<Out> + Send + 'static,
     <C as Decoder>::Error: Into<BoxError>,
+    <C as Encoder<Out>>::Error: Into<BoxError>,
 {
-    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core) -> Poll<Result<Option<C::Item>, Failure>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core) -> Poll<Received<C::Item>> {
         loop {
             if let Some(current) = &mut self.current {
                 let mut result = self.codec.decode(current);
@@ -52,27 +53,27 @@ where
                         } else if message.is_none() {
                             let text = format!("{left} bytes were left over in a message of the transport");
                             self.current = None;
-                            return Poll::Ready(Err(Failure::new(CloseReason::Protocol, text)));
+                            return Poll::Ready(Received::Failed(Failure::new(CloseReason::Protocol, text)));
                         }
                         if let Some(message) = message {
-                            return Poll::Ready(Ok(Some(message)));
+                            return Poll::Ready(Received::Message(message));
                         }
                     }
                     Err(error) => {
                         self.current = None;
-                        return Poll::Ready(Err(decode_failure(error.into())));
+                        return Poll::Ready(Received::Failed(decode_failure(error.into())));
                     }
                 }
             }
             if self.ended {
-                return Poll::Ready(Ok(None));
+                return Poll::Ready(Received::End);
             }
             match ready!(self.source.poll_next(cx)) {
                 Some(Ok(message)) => {
                     core.count_in(message.len());
                     self.current = Some(message);
                 }
-                Some(Err(error)) => return Poll::Ready(Err(Failure::io(error))),
+                Some(Err(error)) => return Poll::Ready(Received::Failed(Failure::io(error))),
                 None => self.ended = true,
             }
         }
@@ -80,6 +81,10 @@ where
 
     fn holds_part(&self) -> bool {
         self.current.is_some()
+    }
+
+    fn encode(&mut self, message: Out, buffer: &mut BytesMut) -> Result<(), Error> {
+        self.codec.encode(message, buffer).map_err(encode_error)
     }
 
     fn into_remainder(self: Box<Self>) -> Box<dyn Remainder> {

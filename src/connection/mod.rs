@@ -1,9 +1,9 @@
 //! One peer: messages in, messages out, and an orderly end.
 //!
 //! ```text
-//!  Connection ── recv ──▶ Inbound: transport's read half, codec, a buffer borrowed from the thread
+//!  Connection ── recv ──▶ Link: transport's read half, codec, a buffer borrowed from the thread
 //!      │
-//!      └──────── send ──▶ Outbox: codec, bounded buffer, transport's write half ◀── Sender, Group
+//!      └──────── send ──▶ Outbox: bounded buffer, transport's write half ◀── Sender, Group
 //!                            ▲
 //!             Driver ── flush when the session waits, deadlines, end
 //! ```
@@ -13,7 +13,7 @@
 //! | `handle` | [`Connection`], what users hold |
 //! | `sender` | [`Sender`], to send from elsewhere |
 //! | `core` | what everybody shares: flags, counters, the reason for the end |
-//! | `inbound`, `stream_in`, `message_in` | the incoming side, of byte streams and of message transports |
+//! | `link`, `stream_in`, `message_in` | the codec on the read half, of byte streams and of message transports |
 //! | `outbox`, `batch`, `pump` | the outgoing side, and who writes it when |
 //! | `driver` | the one task of a server's connection |
 //! | `deadlines`, `closed`, `pool` | clocks; reasons and totals; buffers of a thread |
@@ -36,7 +36,7 @@ mod core;
 mod deadlines;
 mod driver;
 mod handle;
-mod inbound;
+mod link;
 mod message_in;
 mod outbox;
 mod pool;
@@ -54,7 +54,7 @@ pub(crate) use closed::Failure;
 pub(crate) use core::{Core, Leave, lock};
 pub(crate) use driver::{Driver, Watch, panicked};
 pub(crate) use handle::Event;
-pub(crate) use inbound::Inbound;
+pub(crate) use link::Link;
 pub(crate) use message_in::{MessageIn, MessageSource};
 pub(crate) use outbox::{Outbound, Outbox, Prototype, Pushed, WriteHalf};
 pub(crate) use stream_in::StreamIn;

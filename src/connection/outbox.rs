@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,6 +14,7 @@ use tokio_util::codec::Encoder;
 
 use super::closed::{CloseReason, Failure};
 use super::core::{Core, lock};
+use super::link::encode_error;
 use super::sender::Overflow;
 use super::{batch, pool, pump};
 use crate::error::{BoxError, Error, ErrorKind};
@@ -64,10 +66,22 @@ pub(crate) trait Outlet: Send + Sync {
     fn release(&self, abort: bool);
     /// No further messages.
     fn end(&self);
+    /// Whether the owner may add a message.
+    fn admits(&self) -> Admits;
+    /// Takes a message that the owner encoded. Tells how many bytes wait now.
+    fn append(&self, message: BytesMut) -> usize;
     fn pending(&self) -> usize;
     fn totals(&self) -> Totals;
     /// Remembers the owner's task, which waits; false where there is nothing to wait for.
     fn waits(&self, cx: &mut Context<'_>, until: Until) -> bool;
+}
+
+/// Whether a message can be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admits {
+    Yes,
+    Full,
+    Closed,
 }
 
 /// What the owner of a connection waits for.
@@ -109,7 +123,7 @@ pub(crate) enum Pushed {
 
 /// An outbox as those see it who send messages.
 pub(crate) trait Outbound<M>: Outlet {
-    /// Takes a message if there is room for it. Tells how many bytes wait now.
+    /// Takes a message of a sender if there is room for it. Tells how many bytes wait now.
     fn push(&self, message: M) -> Result<usize, PushError<M>>;
     /// Takes the bytes of a message, encoded by [`encode`](Self::encode) of an outbox with the same codec.
     fn push_encoded(&self, message: &[u8], overflow: Overflow) -> Pushed;
@@ -166,15 +180,54 @@ impl<C, W: WriteHalf> Out<C, W> {
         cost == 0 || cost + self.largest <= limit
     }
 
+    fn admits(&self, limit: usize) -> Admits {
+        match (self.ended, self.has_room(limit)) {
+            (true, _) => Admits::Closed,
+            (false, true) => Admits::Yes,
+            (false, false) => Admits::Full,
+        }
+    }
+
     fn prepare(&mut self) {
         if self.buffer.capacity() == 0 {
             self.buffer = pool::take_write();
         }
     }
 
-    fn appended(&mut self, size: usize) {
-        self.totals.messages += 1;
-        self.largest = self.largest.max(size);
+    /// Takes what the owner has on the stage: straight to the transport, where nothing waits before it.
+    fn take_staged(&mut self, cx: &mut Context<'_>, bytes: &[u8], messages: u64, largest: usize) {
+        let mut rest = bytes;
+        if let (true, Some(half)) = (self.buffer.is_empty() && self.sizes.is_none(), &mut self.half) {
+            while let Poll::Ready(Ok(written @ 1..)) = half.poll_write(cx, rest) {
+                self.totals.bytes += written as u64;
+                rest = rest.get(written..).unwrap_or_default();
+                if rest.is_empty() {
+                    break;
+                }
+            }
+        }
+        if !rest.is_empty() {
+            self.prepare();
+            self.buffer.extend_from_slice(rest);
+        }
+        self.appended(rest.len(), messages, largest);
+    }
+
+    /// Takes a buffer of encoded messages as it is, or what is in it.
+    fn append(&mut self, bytes: BytesMut, messages: u64, largest: usize) {
+        let size = bytes.len();
+        if self.buffer.is_empty() {
+            self.buffer = bytes;
+        } else {
+            self.buffer.extend_from_slice(&bytes);
+            pool::give_write(bytes);
+        }
+        self.appended(size, messages, largest);
+    }
+
+    fn appended(&mut self, size: usize, messages: u64, largest: usize) {
+        self.totals.messages += messages;
+        self.largest = self.largest.max(largest);
         if let Some(sizes) = &mut self.sizes {
             sizes.push_back(size);
         }
@@ -220,7 +273,7 @@ impl<C, W: WriteHalf> Out<C, W> {
             self.blocked = false;
             core.deadlines.drained();
         }
-        pool::give_write(std::mem::take(&mut self.buffer));
+        batch::give_back(std::mem::take(&mut self.buffer));
         half.poll_flush(cx)
     }
 
@@ -261,6 +314,34 @@ fn sent(sizes: &mut Option<VecDeque<usize>>, first_is_part: &mut bool, mut writt
     }
 }
 
+/// The outbox under its lock. When that is given back, the core knows whether anything waits.
+struct Locked<'a, C, W: WriteHalf> {
+    core: &'a Core,
+    out: MutexGuard<'a, Out<C, W>>,
+}
+
+impl<C, W: WriteHalf> Deref for Locked<'_, C, W> {
+    type Target = Out<C, W>;
+
+    fn deref(&self) -> &Out<C, W> {
+        &self.out
+    }
+}
+
+impl<C, W: WriteHalf> DerefMut for Locked<'_, C, W> {
+    fn deref_mut(&mut self) -> &mut Out<C, W> {
+        &mut self.out
+    }
+}
+
+impl<C, W: WriteHalf> Drop for Locked<'_, C, W> {
+    fn drop(&mut self) {
+        // a message transport, and whoever drops the oldest, must know each message
+        let quiet = self.buffer.is_empty() && self.sizes.is_none() && !self.ended && self.core.failure().is_none();
+        self.core.quiet.store(quiet, Ordering::Relaxed);
+    }
+}
+
 impl<C, W> Outbox<C, W>
 where
     W: WriteHalf,
@@ -287,6 +368,17 @@ where
         })
     }
 
+    /// The lock, for reading or changing what waits: with what the owner has on the stage, if it is the owner's task that
+    /// asks, so that its messages keep their order.
+    #[inline]
+    fn out(&self) -> Locked<'_, C, W> {
+        let mut locked = Locked { core: &self.core, out: lock(&self.out) };
+        if batch::is_driving(&self.core) {
+            batch::unstage(|bytes, messages, largest| locked.append(bytes, messages, largest));
+        }
+        locked
+    }
+
     /// Whoever waits for room hears that there is some.
     fn freed(&self, out: &mut Out<C, W>) -> Option<Waker> {
         if !out.awaited {
@@ -298,15 +390,19 @@ where
     }
 
     fn write(&self, cx: &mut Context<'_>, as_owner: bool) -> (Poll<()>, NewlyBlocked) {
-        let mut out = lock(&self.out);
+        let mut locked = Locked { core: &self.core, out: lock(&self.out) };
+        let out = &mut *locked;
+        if batch::is_driving(&self.core) {
+            batch::unstage_with(|bytes, messages, largest| out.take_staged(cx, bytes, messages, largest));
+        }
         let was_blocked = out.blocked;
         if was_blocked && !as_owner {
             return (Poll::Pending, false);
         }
         let result = out.poll_write(&self.core, cx);
         let newly_blocked = out.blocked && !was_blocked;
-        let owner = if out.has_room(self.core.limits.outbox) { self.freed(&mut out) } else { None };
-        drop(out);
+        let owner = if out.has_room(self.core.limits.outbox) { self.freed(out) } else { None };
+        drop(locked);
         if let Some(owner) = owner {
             owner.wake();
         }
@@ -340,14 +436,15 @@ where
             if self.core.runtime.is_some() {
                 pump::start(self);
             } else {
-                self.core.driver.wake();
+                self.core.wake_driver();
             }
         }
     }
 
     fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.write(cx, true).0);
-        let mut out = lock(&self.out);
+        let mut locked = self.out();
+        let out = &mut *locked;
         out.ended = true;
         if out.shut {
             return Poll::Ready(());
@@ -361,7 +458,8 @@ where
     }
 
     fn release(&self, abort: bool) {
-        let mut out = lock(&self.out);
+        let mut locked = self.out();
+        let out = &mut *locked;
         out.ended = true;
         out.totals.unsent += out.buffer.len() as u64;
         out.buffer = BytesMut::new();
@@ -373,7 +471,7 @@ where
         }
         let half = out.half.take();
         let owner = out.owner.take();
-        drop(out);
+        drop(locked);
         drop(half);
         self.core.room.notify_waiters();
         if let Some(owner) = owner {
@@ -382,20 +480,34 @@ where
     }
 
     fn end(&self) {
-        lock(&self.out).ended = true;
+        self.out().ended = true;
+    }
+
+    fn admits(&self) -> Admits {
+        let mut out = self.out();
+        let admits = out.admits(self.core.limits.outbox);
+        out.awaited |= admits == Admits::Full;
+        admits
+    }
+
+    fn append(&self, message: BytesMut) -> usize {
+        let mut out = self.out();
+        let size = message.len();
+        out.append(message, 1, size);
+        out.buffer.len()
     }
 
     fn pending(&self) -> usize {
-        lock(&self.out).cost()
+        self.out().cost()
     }
 
     fn totals(&self) -> Totals {
-        let out = lock(&self.out);
+        let out = self.out();
         Totals { unsent: out.totals.unsent + out.buffer.len() as u64, ..out.totals }
     }
 
     fn waits(&self, cx: &mut Context<'_>, until: Until) -> bool {
-        let mut out = lock(&self.out);
+        let mut out = self.out();
         let done = match until {
             Until::Room => out.ended || out.has_room(self.core.limits.outbox),
             Until::Empty => out.half.is_none() || out.is_idle(),
@@ -418,14 +530,15 @@ where
 {
     #[inline]
     fn push(&self, message: M) -> Result<usize, PushError<M>> {
-        let mut guard = lock(&self.out);
+        let mut guard = self.out();
         let out = &mut *guard;
-        if out.ended {
-            return Err(PushError::Closed(message));
-        }
-        if !out.has_room(self.core.limits.outbox) {
-            out.awaited = true;
-            return Err(PushError::Full(message));
+        match out.admits(self.core.limits.outbox) {
+            Admits::Yes => {}
+            Admits::Full => {
+                out.awaited = true;
+                return Err(PushError::Full(message));
+            }
+            Admits::Closed => return Err(PushError::Closed(message)),
         }
         out.prepare();
         let before = out.buffer.len();
@@ -448,13 +561,13 @@ where
             }
         }
         let size = out.buffer.len().saturating_sub(before);
-        out.appended(size);
+        out.appended(size, 1, size);
         Ok(out.buffer.len())
     }
 
     fn push_encoded(&self, message: &[u8], overflow: Overflow) -> Pushed {
         let limit = self.core.limits.outbox;
-        let mut guard = lock(&self.out);
+        let mut guard = self.out();
         let out = &mut *guard;
         if out.ended {
             return Pushed::Closed;
@@ -486,7 +599,7 @@ where
         }
         out.prepare();
         out.buffer.extend_from_slice(message);
-        out.appended(message.len());
+        out.appended(message.len(), 1, message.len());
         pushed
     }
 
@@ -499,7 +612,7 @@ where
         let mut codec = self.prototype.codec();
         match catch_unwind(AssertUnwindSafe(|| codec.encode(message, &mut buffer))) {
             Ok(Ok(())) => Ok(buffer.freeze()),
-            Ok(Err(error)) => Err(Error::new(ErrorKind::Codec, "a message cannot be encoded").because(error)),
+            Ok(Err(error)) => Err(encode_error(error)),
             Err(_) => Err(Error::new(ErrorKind::Codec, "the codec panicked")),
         }
     }

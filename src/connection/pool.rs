@@ -7,7 +7,7 @@ use bytes::BytesMut;
 /// What one read takes at most, in bytes.
 pub(crate) const READ: usize = 64 << 10;
 /// A larger buffer than this is given back to the allocator.
-const KEEP: usize = 256 << 10;
+pub(crate) const KEEP: usize = 256 << 10;
 
 thread_local! {
     static READER: Cell<Option<BytesMut>> = const { Cell::new(None) };
@@ -17,13 +17,15 @@ thread_local! {
 /// An empty buffer with room for one read.
 pub(crate) fn take_read() -> BytesMut {
     let mut buffer = READER.take().unwrap_or_default();
-    buffer.reserve(READ);
+    if buffer.capacity() < READ / 2 {
+        buffer.reserve(READ);
+    }
     buffer
 }
 
 /// Gives back a read buffer; its content is of no use any more.
 pub(crate) fn give_read(mut buffer: BytesMut) {
-    if buffer.capacity() <= KEEP {
+    if (1..=KEEP).contains(&buffer.capacity()) {
         buffer.clear();
         READER.set(Some(buffer));
     }
@@ -36,7 +38,7 @@ pub(crate) fn take_write() -> BytesMut {
 
 /// Gives back a write buffer; its content is of no use any more.
 pub(crate) fn give_write(mut buffer: BytesMut) {
-    if buffer.capacity() <= KEEP {
+    if (1..=KEEP).contains(&buffer.capacity()) {
         buffer.clear();
         WRITER.set(Some(buffer));
     }

@@ -41,6 +41,7 @@ async fn run(outlet: &Arc<dyn Outlet>) {
                 continue;
             }
             let Some(deadline) = core.deadlines.next_write(&core.limits) else { return Poll::Pending };
+            let deadline = core.deadlines.instant(deadline);
             if timer.deadline() != deadline {
                 timer.as_mut().reset(deadline);
             }

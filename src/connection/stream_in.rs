@@ -5,14 +5,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio_util::codec::Decoder;
+use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::io::poll_read_buf;
 
 use super::closed::{CloseReason, Failure};
 use super::core::{Core, Remainder};
-use super::inbound::{Inbound, decode_failure};
+use super::link::{Link, Received, decode_failure, encode_error};
 use super::pool;
-use crate::error::BoxError;
+use crate::error::{BoxError, Error};
 
 /// With fewer bytes held than this, a read buffer is exchanged for one of their size while the connection waits; with
 /// less room than this, it gets more.
@@ -51,6 +51,13 @@ impl<R, C> StreamIn<R, C> {
             discarded: 0,
             _slot: slot,
         }
+    }
+
+    /// What follows has no meaning any more.
+    fn spoil<In>(&mut self, failure: Failure) -> Poll<Received<In>> {
+        self.fresh = false;
+        self.spoilt = true;
+        Poll::Ready(Received::Failed(failure))
     }
 
     /// Before a wait: a whole read buffer is not kept for a few bytes.
@@ -97,16 +104,14 @@ where
     }
 }
 
-impl<R, C> Inbound<C::Item> for StreamIn<R, C>
+impl<R, C, Out> Link<C::Item, Out> for StreamIn<R, C>
 where
     R: AsyncRead + Unpin + Send + 'static,
-    C: Decoder + Send + 'static,
+    C: Decoder + Encoder<Out> + Send + 'static,
     <C as Decoder>::Error: Into<BoxError>,
+    <C as Encoder<Out>>::Error: Into<BoxError>,
 {
-    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core) -> Poll<Result<Option<C::Item>, Failure>> {
-        if self.spoilt {
-            return Poll::Ready(Ok(None));
-        }
+    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core) -> Poll<Received<C::Item>> {
         loop {
             if self.fresh {
                 let result = match self.ended {
@@ -115,34 +120,39 @@ where
                     true => self.codec.decode_eof(&mut self.buffer),
                 };
                 match result {
-                    Ok(Some(message)) => return Poll::Ready(Ok(Some(message))),
+                    Ok(Some(message)) => return Poll::Ready(Received::Message(message)),
                     Ok(None) => self.fresh = false,
-                    Err(error) => {
-                        self.spoilt = true;
-                        return Poll::Ready(Err(decode_failure(error.into())));
-                    }
+                    Err(error) => return self.spoil(decode_failure(error.into())),
                 }
                 let limit = core.limits.max_message.saturating_add(FRAMING);
                 if self.buffer.len() > limit {
-                    self.spoilt = true;
                     let text = format!("a message is over the limit of {limit} bytes: {} are here", self.buffer.len());
-                    return Poll::Ready(Err(Failure::new(CloseReason::TooLarge, text)));
+                    return self.spoil(Failure::new(CloseReason::TooLarge, text));
                 }
+            }
+            if self.spoilt {
+                return Poll::Ready(Received::End);
             }
             if self.ended {
                 if self.buffer.is_empty() {
-                    return Poll::Ready(Ok(None));
+                    return Poll::Ready(Received::End);
                 }
-                self.spoilt = true;
                 let text = format!("{} bytes of an incomplete message were left at the end", self.buffer.len());
-                return Poll::Ready(Err(Failure::new(CloseReason::Truncated, text)));
+                return self.spoil(Failure::new(CloseReason::Truncated, text));
             }
-            ready!(self.poll_read(cx, core))?;
+            if let Err(failure) = ready!(self.poll_read(cx, core)) {
+                return self.spoil(failure);
+            }
         }
     }
 
     fn holds_part(&self) -> bool {
         !self.buffer.is_empty()
+    }
+
+    #[inline]
+    fn encode(&mut self, message: Out, buffer: &mut BytesMut) -> Result<(), Error> {
+        self.codec.encode(message, buffer).map_err(encode_error)
     }
 
     fn into_remainder(mut self: Box<Self>) -> Box<dyn Remainder> {

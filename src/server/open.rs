@@ -8,7 +8,7 @@ use tokio::io::AsyncRead;
 use super::hub::Hub;
 use super::slots::Slot;
 use crate::codec::Codec;
-use crate::connection::{Connection, Core, Driver, Inbound, Outbound, Outbox, Prototype, StreamIn, WriteHalf};
+use crate::connection::{Connection, Core, Driver, Link, Outbound, Outbox, Prototype, StreamIn, WriteHalf};
 use crate::endpoint::Endpoint;
 use crate::handler::Session;
 use crate::limits::Limits;
@@ -43,14 +43,14 @@ where
         &self,
         address: PeerAddress,
         write: W,
-        inbound: impl FnOnce(C, &Arc<Core>) -> Box<dyn Inbound<S::In>>,
+        link: impl FnOnce(C, &Arc<Core>) -> Box<dyn Link<S::In, S::Out>>,
     ) {
         let open = || {
             let peer = Peer::new(Arc::clone(&self.endpoint), address);
             let core = Arc::new(Core::new(peer, Arc::clone(&self.limits), None));
-            let inbound = inbound(self.prototype.codec(), &core);
+            let link = link(self.prototype.codec(), &core);
             let out = Outbox::new(Arc::clone(&core), Arc::clone(&self.prototype), self.prototype.codec(), write);
-            let conn = Connection::new(inbound, Arc::clone(&out) as Arc<dyn Outbound<S::Out>>);
+            let conn = Connection::new(link, Arc::clone(&out) as Arc<dyn Outbound<S::Out>>);
             let session = self.session.run(conn);
             self.hub.register(&core);
             tokio::spawn(Driver::new(session, out, Arc::clone(&self.hub) as _));

@@ -1,22 +1,43 @@
-//! The incoming side of a connection, whatever the transport and the codec.
+//! A connection's codec on its transport, as its owner uses them, whatever the two are.
 
 use std::error::Error as StdError;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
+
 use super::closed::{CloseReason, Failure};
 use super::core::{Core, Remainder};
 use crate::codec::CodecError;
-use crate::error::BoxError;
+use crate::error::{BoxError, Error, ErrorKind};
 
-/// Where messages come from.
-pub(crate) trait Inbound<In>: Remainder {
-    /// The next message, or `None` after the peer's end.
+/// What came in.
+#[derive(Debug)]
+pub(crate) enum Received<In> {
+    Message(In),
+    /// The peer's end.
+    End,
+    Failed(Failure),
+}
+
+/// The read half of a transport, and the codec.
+///
+/// The owner decodes and encodes with the same codec, so that state in it is the protocol's state in both directions.
+/// Senders in other tasks have a codec of their own, in the outbox.
+pub(crate) trait Link<In, Out>: Remainder {
+    /// The next message.
     ///
     /// What has arrived stays here while nobody polls, so that dropping whoever waits loses nothing.
-    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core) -> Poll<Result<Option<In>, Failure>>;
+    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core) -> Poll<Received<In>>;
     /// Whether a part of a message is held.
     fn holds_part(&self) -> bool;
+    /// Appends a message to `buffer`. After an error there may be a part of it.
+    fn encode(&mut self, message: Out, buffer: &mut BytesMut) -> Result<(), Error>;
     fn into_remainder(self: Box<Self>) -> Box<dyn Remainder>;
+}
+
+/// An encoder's error.
+pub(crate) fn encode_error(error: impl Into<BoxError>) -> Error {
+    Error::new(ErrorKind::Codec, "a message cannot be encoded").because(error)
 }
 
 /// What a decoder's error means for the connection.

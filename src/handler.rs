@@ -271,11 +271,17 @@ async fn talk<H: Handler>(handler: &mut H, conn: &mut Connection<H::In, H::Out>)
     let mut told = false;
     loop {
         match poll_fn(|cx| conn.poll_event(cx, !told)).await {
-            Event::Message(message) => handler.on_message(conn, message).await?,
+            Event::Message => {
+                if let Some(message) = conn.take_message() {
+                    handler.on_message(conn, message).await?;
+                }
+            }
             Event::Idle => handler.on_idle(conn).await?,
-            Event::Drain(deadline) => {
+            Event::Drain => {
                 told = true;
-                handler.on_drain(conn, deadline).await?;
+                if let Some(deadline) = conn.draining() {
+                    handler.on_drain(conn, deadline).await?;
+                }
             }
             // on_close will tell why
             Event::End | Event::Failed(_) => return Ok(()),

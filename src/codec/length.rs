@@ -167,7 +167,7 @@ impl Decoder for LengthDelimited {
     type Item = Bytes;
     type Error = CodecError;
 
-    #[inline]
+    #[inline(always)]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
         if !self.plain {
             return self.layout.decode(self.limit, src);

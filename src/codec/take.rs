@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 const COPY_MAX: usize = 256;
 
 /// Takes `skip + len` bytes off `src`, which has them, and gives the last `len`.
-#[inline]
+#[inline(always)]
 pub(super) fn take(src: &mut BytesMut, skip: usize, len: usize) -> Bytes {
     let end = skip.saturating_add(len);
     if len <= COPY_MAX {

@@ -34,7 +34,7 @@ const TURN: u32 = 256;
 /// Dropping it closes it in order: what was sent still goes out.
 pub struct Connection<In, Out = In> {
     /// Never locked: it makes the connection `Sync`, so that a handler may hold `&Connection` across an await.
-    link: Mutex<Option<Box<dyn Link<In, Out>>>>,
+    owned: Mutex<Owned<In, Out>>,
     out: Arc<dyn Outbound<Out>>,
     core: Arc<Core>,
     /// Messages since the last wait.
@@ -43,14 +43,22 @@ pub struct Connection<In, Out = In> {
     spent: bool,
 }
 
+/// What only the owner uses.
+struct Owned<In, Out> {
+    link: Option<Box<dyn Link<In, Out>>>,
+    /// The message that has just come, until it is taken.
+    slot: Option<In>,
+}
+
 /// What a session waits for.
-#[derive(Debug)]
-pub(crate) enum Event<In> {
-    Message(In),
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event {
+    /// It is to be taken.
+    Message,
     /// Nothing came for the idle time.
     Idle,
     /// The server has begun to drain.
-    Drain(Instant),
+    Drain,
     /// No further messages.
     End,
     /// The connection broke; the core has the cause.
@@ -64,7 +72,7 @@ where
 {
     pub(crate) fn new(link: Box<dyn Link<In, Out>>, out: Arc<dyn Outbound<Out>>) -> Self {
         let core = Arc::clone(out.core());
-        Self { link: Mutex::new(Some(link)), out, core, turn: 0, spent: false }
+        Self { owned: Mutex::new(Owned { link: Some(link), slot: None }), out, core, turn: 0, spent: false }
     }
 
     /// Its id, unique within this process.
@@ -124,7 +132,7 @@ where
             self.core.finish_when_idle();
         }
         match ready!(self.poll_event(cx, false)) {
-            Event::Message(message) => Poll::Ready(Ok(Some(message))),
+            Event::Message => Poll::Ready(Ok(self.take_message())),
             Event::Failed(reason) => Poll::Ready(Err(self.error(reason))),
             _ => Poll::Ready(Ok(None)),
         }
@@ -139,13 +147,13 @@ where
     }
 
     /// The next thing to do. Who `wants_drain` is told of a drain, again and again.
-    pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>, wants_drain: bool) -> Poll<Event<In>> {
+    pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>, wants_drain: bool) -> Poll<Event> {
         if self.core.is_disturbed() {
             if let Some(event) = self.disturbance(wants_drain) {
                 return Poll::Ready(event);
             }
         }
-        let Some(link) = self.link.get_mut().unwrap_or_else(PoisonError::into_inner) else {
+        let Owned { link: Some(link), slot } = self.owned.get_mut().unwrap_or_else(PoisonError::into_inner) else {
             return Poll::Ready(Event::End);
         };
         self.turn += 1;
@@ -154,11 +162,11 @@ where
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        match link.poll_recv(cx, &self.core) {
-            Poll::Ready(Received::Message(message)) => {
+        match link.poll_recv(cx, &self.core, slot) {
+            Poll::Ready(Received::Message) => {
                 self.core.count_message_in();
                 self.core.deadlines.handles();
-                return Poll::Ready(Event::Message(message));
+                return Poll::Ready(Event::Message);
             }
             Poll::Ready(Received::End) => {
                 self.core.peer_ended();
@@ -166,7 +174,7 @@ where
             }
             Poll::Ready(Received::Failed(failure)) => {
                 let reason = failure.reason;
-                self.core.fail(failure);
+                self.core.fail(*failure);
                 return Poll::Ready(Event::Failed(reason));
             }
             Poll::Pending => {}
@@ -180,9 +188,15 @@ where
         if self.is_driven() { Poll::Pending } else { self.poll_undriven(cx) }
     }
 
+    /// The message of an [`Event::Message`].
+    #[inline]
+    pub(crate) fn take_message(&mut self) -> Option<In> {
+        self.owned.get_mut().unwrap_or_else(PoisonError::into_inner).slot.take()
+    }
+
     /// What there is to know before the next message.
     #[cold]
-    fn disturbance(&self, wants_drain: bool) -> Option<Event<In>> {
+    fn disturbance(&self, wants_drain: bool) -> Option<Event> {
         if let Some(failure) = self.core.failure() {
             return Some(Event::Failed(failure.reason));
         }
@@ -192,11 +206,11 @@ where
         if self.core.take_idle() {
             return Some(Event::Idle);
         }
-        self.core.drain_deadline().filter(|_| wants_drain).map(Event::Drain)
+        (wants_drain && self.core.drain_deadline().is_some()).then_some(Event::Drain)
     }
 
     /// What otherwise the connection's task does.
-    fn poll_undriven(&mut self, cx: &mut Context<'_>) -> Poll<Event<In>> {
+    fn poll_undriven(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         self.core.reader.register(cx.waker());
         if !self.core.quiet.load(Ordering::Relaxed) {
             Arc::clone(&self.out).into_outlet().flush_for_owner();
@@ -266,7 +280,7 @@ where
     /// many bytes wait now.
     #[inline]
     fn push(&mut self, message: Out) -> Result<usize, PushError<Out>> {
-        let Some(link) = self.link.get_mut().unwrap_or_else(PoisonError::into_inner) else {
+        let Some(link) = &mut self.owned.get_mut().unwrap_or_else(PoisonError::into_inner).link else {
             return Err(PushError::Closed(message));
         };
         if batch::is_driving(&self.core) && self.core.quiet.load(Ordering::Relaxed) {
@@ -403,7 +417,7 @@ where
 
 impl<In, Out> Connection<In, Out> {
     fn take_link(&mut self) -> Option<Box<dyn Link<In, Out>>> {
-        self.link.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+        self.owned.get_mut().unwrap_or_else(PoisonError::into_inner).link.take()
     }
 }
 
@@ -437,6 +451,9 @@ impl<In, Out> Drop for Connection<In, Out> {
         }
     }
 }
+
+// a message is never pinned in its slot
+impl<In, Out> Unpin for Connection<In, Out> {}
 
 impl<In, Out> Stream for Connection<In, Out>
 where

@@ -38,7 +38,7 @@ where
     <C as Decoder>::Error: Into<BoxError>,
     <C as Encoder<Out>>::Error: Into<BoxError>,
 {
-    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core) -> Poll<Received<C::Item>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core, slot: &mut Option<C::Item>) -> Poll<Received> {
         loop {
             if let Some(current) = &mut self.current {
                 let mut result = self.codec.decode(current);
@@ -53,15 +53,16 @@ where
                         } else if message.is_none() {
                             let text = format!("{left} bytes were left over in a message of the transport");
                             self.current = None;
-                            return Poll::Ready(Received::Failed(Failure::new(CloseReason::Protocol, text)));
+                            return Poll::Ready(Received::Failed(Box::new(Failure::new(CloseReason::Protocol, text))));
                         }
-                        if let Some(message) = message {
-                            return Poll::Ready(Received::Message(message));
+                        if message.is_some() {
+                            *slot = message;
+                            return Poll::Ready(Received::Message);
                         }
                     }
                     Err(error) => {
                         self.current = None;
-                        return Poll::Ready(Received::Failed(decode_failure(error.into())));
+                        return Poll::Ready(Received::Failed(Box::new(decode_failure(error.into()))));
                     }
                 }
             }
@@ -73,7 +74,7 @@ where
                     core.count_in(message.len());
                     self.current = Some(message);
                 }
-                Some(Err(error)) => return Poll::Ready(Received::Failed(Failure::io(error))),
+                Some(Err(error)) => return Poll::Ready(Received::Failed(Box::new(Failure::io(error)))),
                 None => self.ended = true,
             }
         }

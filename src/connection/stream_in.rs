@@ -54,10 +54,10 @@ impl<R, C> StreamIn<R, C> {
     }
 
     /// What follows has no meaning any more.
-    fn spoil<In>(&mut self, failure: Failure) -> Poll<Received<In>> {
+    fn spoil(&mut self, failure: Failure) -> Poll<Received> {
         self.fresh = false;
         self.spoilt = true;
-        Poll::Ready(Received::Failed(failure))
+        Poll::Ready(Received::Failed(Box::new(failure)))
     }
 
     /// Before a wait: a whole read buffer is not kept for a few bytes.
@@ -111,7 +111,7 @@ where
     <C as Decoder>::Error: Into<BoxError>,
     <C as Encoder<Out>>::Error: Into<BoxError>,
 {
-    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core) -> Poll<Received<C::Item>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core, slot: &mut Option<C::Item>) -> Poll<Received> {
         loop {
             if self.fresh {
                 let result = match self.ended {
@@ -120,7 +120,10 @@ where
                     true => self.codec.decode_eof(&mut self.buffer),
                 };
                 match result {
-                    Ok(Some(message)) => return Poll::Ready(Received::Message(message)),
+                    Ok(message @ Some(_)) => {
+                        *slot = message;
+                        return Poll::Ready(Received::Message);
+                    }
                     Ok(None) => self.fresh = false,
                     Err(error) => return self.spoil(decode_failure(error.into())),
                 }

@@ -82,6 +82,8 @@ impl Handler for Member {
             "/rooms" => self.rooms(),
             "/help" => HELP.to_string(),
             "/quit" => {
+                // now, and not when the peer has closed its side as well
+                self.leave("has left", Some(conn));
                 conn.send("* goodbye".to_string()).await?;
                 conn.close().await?;
                 return Ok(());

@@ -26,13 +26,18 @@ pub(crate) fn run(load: Load, server: &mut Server, warm_up: Duration, length: Du
             let stream = Stream::new(size, in_flight);
             let mut conns: Vec<Conn> =
                 (0..connections).map(|i| Conn::open(server, i, &stream)).collect::<Result<_>>()?;
-            let wait = if connections == 1 { Wait::Spin } else { Wait::Sleep };
-            echo(&mut conns, &stream, in_flight as u64, &Poller::new(wait)?, Window::new(server, warm_up, length))
+            echo(
+                &mut conns,
+                &stream,
+                in_flight as u64,
+                &Poller::new(server.cores)?,
+                Window::new(server, warm_up, length),
+            )
         }
         Load::FanOut { members, size, in_flight } => {
             let stream = Stream::new(size, in_flight);
             let mut conns = join(server, members, &stream)?;
-            fan_out(&mut conns, &stream, in_flight, &Poller::new(Wait::Sleep)?, Window::new(server, warm_up, length))
+            fan_out(&mut conns, &stream, in_flight, &Poller::new(server.cores)?, Window::new(server, warm_up, length))
         }
         Load::Idle { connections, touched } => idle(server, connections, touched),
     }
@@ -146,22 +151,17 @@ impl Conn {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    Sleep,
-    /// So that a round trip has one wake-up in it, the server's.
-    Spin,
-}
-
 struct Poller {
     epoll: OwnedFd,
+    /// None, where the load has a core of its own: a load that sleeps must be woken, by the server, and the slower the
+    /// server is, the more often.
     timeout: Timespec,
 }
 
 impl Poller {
-    fn new(wait: Wait) -> Result<Self> {
+    fn new(cores: Option<(usize, usize)>) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let tv_nsec = if wait == Wait::Spin { 0 } else { 10_000_000 };
+        let tv_nsec = if cores.is_some() { 0 } else { 10_000_000 };
         Ok(Self { epoll, timeout: Timespec { tv_sec: 0, tv_nsec } })
     }
 

@@ -4,6 +4,7 @@
 //! cargo bench --bench echo                            # everything, about five minutes
 //! cargo bench --bench echo -- --only 'TCP, 50'        # scenarios whose name contains this
 //! cargo bench --bench echo -- --only fan-out --rounds 9
+//! cargo bench --bench echo -- --server hythe          # this one alone, for a profiler
 //! cargo bench --bench echo -- --quick                 # does it work? The figures mean little
 //! ```
 //!
@@ -58,6 +59,7 @@ mod linux {
 
     struct Options {
         only: String,
+        server: Option<Peer>,
         rounds: usize,
         warm_up: Duration,
         length: Duration,
@@ -68,7 +70,7 @@ mod linux {
     impl Options {
         fn full() -> Self {
             let (warm_up, length) = (Duration::from_millis(300), Duration::from_secs(1));
-            Self { only: String::new(), rounds: 5, warm_up, length, idle: 10_000, repeats: REPEATS }
+            Self { only: String::new(), server: None, rounds: 5, warm_up, length, idle: 10_000, repeats: REPEATS }
         }
 
         fn quick() -> Self {
@@ -85,26 +87,31 @@ mod linux {
                 let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
                 match arg.as_str() {
                     "--only" => options.only.clone_from(value()?),
+                    "--server" => options.server = Some(peer(value()?)?),
                     "--rounds" => options.rounds = value()?.parse::<usize>()?.max(1),
                     "--quick" | "--bench" | "--test" => {}
-                    _ => bail!("what is {arg}? There are --quick, --rounds N and --only TEXT"),
+                    _ => bail!("what is {arg}? There are --quick, --rounds N, --only TEXT and --server NAME"),
                 }
             }
             Ok(options)
         }
     }
 
+    fn peer(name: &str) -> Result<Peer> {
+        let known = Peer::ALL.map(Peer::name).join(", ");
+        Peer::ALL.into_iter().find(|peer| peer.name() == name).with_context(|| format!("the servers are {known}"))
+    }
+
     pub(crate) fn run() -> Result<()> {
         let args: Vec<String> = std::env::args().skip(1).collect();
         match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["--serve", peer, service, transport, socket, ref core @ ..] => {
-                let peer = Peer::ALL.into_iter().find(|known| known.name() == peer).context("what server?")?;
                 let service =
                     Service::ALL.into_iter().find(|known| known.name() == service).context("what service?")?;
                 let transport =
                     Transport::ALL.into_iter().find(|known| known.name() == transport).context("what transport?")?;
                 let core = core.first().map(|core| core.parse()).transpose()?;
-                servers::run(peer, service, transport, Path::new(socket), core)
+                servers::run(self::peer(peer)?, service, transport, Path::new(socket), core)
             }
             _ => compare(&Options::parse(&args)?),
         }
@@ -147,7 +154,8 @@ mod linux {
 
     /// All rounds of a scenario: the servers take turns, and another one begins each time.
     fn compare_in(scenario: Scenario, options: &Options, cores: Option<(usize, usize)>) -> Result<Results> {
-        let mut peers: Vec<(Peer, Vec<Sample>)> = scenario.peers().iter().map(|peer| (*peer, Vec::new())).collect();
+        let wanted = scenario.peers().iter().filter(|peer| options.server.is_none_or(|only| only == **peer));
+        let mut peers: Vec<(Peer, Vec<Sample>)> = wanted.map(|peer| (*peer, Vec::new())).collect();
         for round in 0..options.rounds {
             for turn in 0..peers.len() {
                 let place = (round + turn) % peers.len();

@@ -42,7 +42,8 @@ pub(crate) struct Server {
     pub(crate) transport: Transport,
     /// `127.0.0.1:PORT`, or the socket's path.
     pub(crate) address: String,
-    cores: Option<(usize, usize)>,
+    /// The server's and the load's.
+    pub(crate) cores: Option<(usize, usize)>,
 }
 
 impl Server {
@@ -108,7 +109,7 @@ pub(crate) struct Sample {
     /// Microseconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    /// How busy the load generator's core was with it.
+    /// Which part of the time the load generator had something to do.
     pub(crate) load: f64,
     /// How busy either core was with something else.
     pub(crate) foreign: f64,
@@ -132,12 +133,25 @@ pub(crate) struct Window<'a> {
     opened: Option<Reading>,
     messages: u64,
     latencies: Latencies,
+    /// When `poll` was last called, and how many messages there were then.
+    polled: (Duration, u64),
+    /// Between calls of `poll` without messages.
+    idle: Duration,
 }
 
 impl<'a> Window<'a> {
     pub(crate) fn new(server: &'a mut Server, warm_up: Duration, length: Duration) -> Self {
-        let (opened, latencies) = (None, Latencies::new());
-        Self { server, origin: Instant::now(), opens: warm_up, length, opened, messages: 0, latencies }
+        Self {
+            server,
+            origin: Instant::now(),
+            opens: warm_up,
+            length,
+            opened: None,
+            messages: 0,
+            latencies: Latencies::new(),
+            polled: (Duration::ZERO, 0),
+            idle: Duration::ZERO,
+        }
     }
 
     /// Nanoseconds since the start of the run.
@@ -154,11 +168,17 @@ impl<'a> Window<'a> {
     /// The sample, once the window has closed.
     pub(crate) fn poll(&mut self) -> Result<Option<Sample>> {
         let now = self.origin.elapsed();
+        if self.polled.1 == self.messages {
+            self.idle += now - self.polled.0;
+        }
+        self.polled = (now, self.messages);
         if self.opened.is_none() && now >= self.opens {
             self.opened = Some(self.read()?);
             self.opens = self.origin.elapsed();
             self.messages = 0;
             self.latencies.clear();
+            self.idle = Duration::ZERO;
+            self.polled = (self.opens, 0);
         } else if self.opened.is_some() && now >= self.opens + self.length {
             let messages = self.messages;
             let end = self.read()?;
@@ -193,7 +213,7 @@ impl<'a> Window<'a> {
             rate: messages as f64 / wall,
             p50: self.latencies.quantile(0.5),
             p99: self.latencies.quantile(0.99),
-            load: load / wall,
+            load: (load / wall).min(1.0 - self.idle.as_secs_f64() / wall),
             foreign,
         })
     }

@@ -11,7 +11,7 @@ pub(crate) struct Results {
 
 const HEAD: [&str; 8] =
     ["scenario", "server", "cost (min–max)", "× hand-written (min–max)", "messages/s", "p50 µs", "p99 µs", "load"];
-const WIDTHS: [usize; 8] = [36, 12, 25, 24, 10, 7, 7, 5];
+const WIDTHS: [usize; 8] = [38, 12, 25, 24, 10, 7, 7, 5];
 
 pub(crate) fn head() {
     line(&HEAD.map(str::to_owned));

@@ -1,8 +1,11 @@
 //! What all listeners and connections of a server share: who is connected, what was counted, and the drain.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -35,6 +38,8 @@ pub(crate) struct Hub {
 struct Live {
     connections: HashMap<ConnectionId, Arc<Core>>,
     drain: Option<Instant>,
+    /// Whoever still comes is cut as well.
+    cut: bool,
     report: DrainReport,
 }
 
@@ -123,11 +128,14 @@ impl Hub {
         self.accepted.fetch_add(1, Relaxed);
         let mut live = lock(&self.live);
         live.connections.insert(core.id, Arc::clone(core));
-        let drain = live.drain;
+        let (drain, cut) = (live.drain, live.cut);
         drop(live);
         tracing::debug!(id = %core.id, peer = %core.peer, endpoint = %core.peer.endpoint(), "connection opened");
         if let Some(deadline) = drain {
             core.start_drain(deadline);
+        }
+        if cut {
+            core.cut(CloseReason::Shutdown);
         }
     }
 
@@ -179,22 +187,29 @@ impl Hub {
         }
     }
 
-    /// Ends every connection at once.
+    /// Ends every connection at once, also those that are just being made.
     pub(crate) fn cut(&self) {
+        lock(&self.live).cut = true;
         for core in self.cores() {
             core.cut(CloseReason::Shutdown);
         }
     }
 
-    /// Waits until no connection is left.
+    /// Waits until no connection is left, nor one that is accepted and not registered yet: it has its slot already.
     pub(crate) async fn emptied(&self) {
         loop {
-            let mut empty = std::pin::pin!(self.empty.notified());
+            let mut empty = pin!(self.empty.notified());
             empty.as_mut().enable();
-            if lock(&self.live).connections.is_empty() {
+            let gone = poll_fn(|cx| {
+                self.slots.watch(cx);
+                if self.slots.used() == 0 && lock(&self.live).connections.is_empty() {
+                    return Poll::Ready(true);
+                }
+                empty.as_mut().poll(cx).map(|()| false)
+            });
+            if gone.await {
                 return;
             }
-            empty.await;
         }
     }
 

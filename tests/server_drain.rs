@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hythe::codec::Lines as LinesCodec;
 use hythe::{CloseReason, Closed, Connection, Handler, Limits, Running, Server};
-use server_support::{Echo, Gauge, Lines, addr, eventually, within};
+use server_support::{Echo, Gauge, Inside, Lines, addr, eventually, within};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -270,19 +270,31 @@ async fn a_drain_without_an_end_is_no_overflow() {
     assert_eq!(within("the drain", running.shutdown(Duration::MAX)).await.cut, 0);
 }
 
+/// Has no time for messages, nor for a drain.
+struct Forever {
+    _inside: Inside,
+}
+
+impl Handler for Forever {
+    type In = String;
+    type Out = String;
+
+    async fn on_open(&mut self, _: &mut Connection<String>) -> anyhow::Result<()> {
+        std::future::pending().await
+    }
+
+    async fn on_message(&mut self, _: &mut Connection<String>, _: String) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
 /// Whoever is accepted while the server goes is cut like everybody else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nobody_slips_through_between_the_accept_and_the_cut() {
     let gauge = Gauge::default();
     for round in 0..60 {
         let inside = gauge.clone();
-        let server = Server::serve(move |conn: Connection<String>| {
-            let inside = inside.enter();
-            async move {
-                let _held = (inside, conn);
-                std::future::pending().await
-            }
-        });
+        let server = Server::with(move |_| Ok(Forever { _inside: inside.enter() }));
         let running = server.bind("tcp://127.0.0.1:0", LinesCodec::new()).start().await.unwrap();
         let to = addr(&running, 0);
         let stop = Arc::new(AtomicBool::new(false));

@@ -165,11 +165,17 @@ impl Core {
 
     /// Why an operation on the connection cannot be done any more.
     pub(crate) fn reason(&self) -> CloseReason {
-        match self.failure() {
-            Some(failure) => failure.reason,
-            None if self.is_peer_ended() && !self.is_closing() => CloseReason::PeerClosed,
-            None if self.drain_deadline().is_some() => CloseReason::Drained,
-            None => CloseReason::Local,
+        self.failure().map_or_else(|| self.orderly_reason(), |failure| failure.reason)
+    }
+
+    /// Why the connection ends, if nothing breaks it.
+    pub(crate) fn orderly_reason(&self) -> CloseReason {
+        if self.is_peer_ended() && !self.is_closing() {
+            CloseReason::PeerClosed
+        } else if self.drain_deadline().is_some() {
+            CloseReason::Drained
+        } else {
+            CloseReason::Local
         }
     }
 

@@ -208,7 +208,11 @@ impl Ending {
 
     /// Lets go of the transport, and says so.
     fn close(&mut self) -> bool {
-        let reason = self.core.reason();
+        let reason = match self.core.reason() {
+            // everything was sent, and only the peer's end awaited: that is no connection that was cut
+            CloseReason::Shutdown if self.stage == Stage::Linger => self.core.orderly_reason(),
+            reason => reason,
+        };
         self.out.release(!reason.flushes());
         self.remainder = None;
         drop(self.core.take_remainder());

@@ -52,7 +52,7 @@ pub struct Limits {
 }
 
 /// No deadline is further away than this (about 30 years): tokio's timers and `Instant` end somewhere.
-const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+pub(crate) const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 impl Default for Limits {
     fn default() -> Self {

@@ -53,7 +53,7 @@ pub use sender::{Delivery, Overflow, Sender, TrySendError};
 pub(crate) use closed::Failure;
 pub(crate) use core::{Core, Leave, lock};
 pub(crate) use driver::{Driver, Watch, panicked};
-pub(crate) use handle::Event;
+pub(crate) use handle::{Event, wait_closed};
 pub(crate) use link::Link;
 pub(crate) use message_in::{MessageIn, MessageSource};
 pub(crate) use outbox::{Outbound, Outbox, Prototype, Pushed, WriteHalf};

@@ -7,15 +7,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::future::{Either, select};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::accept::Control;
 use super::hub::{ConnectionInfo, Counters, DrainReport, Hub};
 use super::listen::Listening;
 use super::signal::Signals;
-use crate::connection::{CloseReason, ConnectionId};
+use crate::connection::{CloseReason, ConnectionId, wait_closed};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::limits::FOREVER;
 
 /// What connections that are cut get for their last words, and a bit.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
@@ -46,13 +48,14 @@ const LAST_WORDS: Duration = Duration::from_millis(1500);
 #[must_use = "the server stops when this is dropped"]
 pub struct Running {
     hub: Arc<Hub>,
+    runtime: Handle,
     endpoints: Vec<Endpoint>,
     controls: Vec<Arc<dyn Control>>,
 }
 
 impl Running {
     pub(crate) fn start(hub: Arc<Hub>, listening: Vec<Listening>) -> Self {
-        let mut running = Self { hub, endpoints: Vec::new(), controls: Vec::new() };
+        let mut running = Self { hub, runtime: Handle::current(), endpoints: Vec::new(), controls: Vec::new() };
         for Listening { endpoint, control, task } in listening {
             tracing::info!(%endpoint, "listening");
             tokio::spawn(task);
@@ -85,10 +88,12 @@ impl Running {
     /// there is no such connection.
     pub fn drain_connection(&self, id: ConnectionId, within: Duration) -> bool {
         let Some(core) = self.hub.find(id) else { return false };
-        core.start_drain(Instant::now() + within);
-        tokio::spawn(async move {
-            tokio::time::sleep(within).await;
-            core.cut(CloseReason::Shutdown);
+        let deadline = after(within);
+        core.start_drain(deadline);
+        self.runtime.spawn(async move {
+            if timeout_at(deadline, wait_closed(&core)).await.is_err() {
+                core.cut(CloseReason::Shutdown);
+            }
         });
         true
     }
@@ -114,7 +119,7 @@ impl Running {
     /// # Cancel safety
     /// A dropped future leaves the drain under way, but without the cut at its end; call it again for that.
     pub async fn shutdown(&self, within: Duration) -> DrainReport {
-        let deadline = Instant::now() + within;
+        let deadline = after(within);
         tracing::info!(connections = self.hub.counters().open, ?within, "draining");
         for control in &self.controls {
             control.stop();
@@ -162,6 +167,11 @@ impl Running {
             }
         }
     }
+}
+
+/// A time from now, however long it is until then.
+fn after(within: Duration) -> Instant {
+    Instant::now() + within.min(FOREVER)
 }
 
 impl Drop for Running {

@@ -1,0 +1,69 @@
+//! After a server is gone, so are its tasks and its descriptors. One test alone in its process, as it counts both.
+
+mod server_support;
+
+use std::time::Duration;
+
+use hythe::codec::Lines as LinesCodec;
+use hythe::{Connection, Server};
+use server_support::{Echo, Lines, addr, eventually, within};
+use tokio::net::{UdpSocket, UnixStream};
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+async fn serve_and_stop(round: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sock");
+    let running = Server::new(Echo)
+        .bind("tcp://127.0.0.1:0", LinesCodec::new())
+        .bind("udp://127.0.0.1:0", LinesCodec::new())
+        .bind(format!("unix://{}", path.display()).as_str(), LinesCodec::new())
+        .bind("mem:leaks", LinesCodec::new())
+        .start()
+        .await
+        .unwrap();
+    let (mut tcp, mut unix, mut udp, mut mem) = (Vec::new(), Vec::new(), Vec::new(), Vec::<Connection<String>>::new());
+    for _ in 0..20 {
+        tcp.push(Lines::tcp(addr(&running, 0)).await);
+        assert_eq!(tcp.last_mut().unwrap().ask("hello").await.as_deref(), Some("hello"));
+        unix.push(Lines::new(UnixStream::connect(&path).await.unwrap()));
+        assert_eq!(unix.last_mut().unwrap().ask("hello").await.as_deref(), Some("hello"));
+        udp.push(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        udp.last_mut().unwrap().send_to(b"hello\n", addr(&running, 1)).await.unwrap();
+        within("an answer", udp.last_mut().unwrap().recv(&mut [0; 100])).await.unwrap();
+        mem.push(hythe::connect("mem:leaks", LinesCodec::new()).await.unwrap());
+    }
+    // some have something under way
+    for client in &mut tcp[..5] {
+        client.say("more").await;
+    }
+    match round % 3 {
+        0 => drop(running),
+        1 => running.abort(),
+        _ => {
+            let report = within("the drain", running.shutdown(Duration::from_millis(50))).await;
+            assert_eq!(report.cut, 0);
+        }
+    }
+    let clients = (tcp, unix, udp, mem);
+    if round % 2 == 0 {
+        // the server's side has to end without the clients' help
+        return tokio::spawn(async move { drop(clients) }).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_task_and_no_descriptor_is_left() {
+    let metrics = tokio::runtime::Handle::current().metrics();
+    // what the runtime itself opens is open after this
+    serve_and_stop(0).await;
+    eventually("the first server's tasks gone", || metrics.num_alive_tasks() == 0).await;
+    let before = descriptors();
+    for round in 0..12 {
+        serve_and_stop(round).await;
+        eventually("no task left", || metrics.num_alive_tasks() == 0).await;
+        eventually("no descriptor left", || descriptors() <= before).await;
+    }
+}

@@ -217,7 +217,8 @@ impl Hub {
     /// handlers block their threads.
     pub(crate) fn report(&self) -> DrainReport {
         let live = lock(&self.live);
-        DrainReport { cut: live.report.cut + live.connections.len() as u64, ..live.report }
+        let stuck = live.connections.values().filter(|core| core.closed().is_none()).count();
+        DrainReport { cut: live.report.cut + stuck as u64, ..live.report }
     }
 }
 

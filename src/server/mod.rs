@@ -60,6 +60,7 @@ use crate::peer::Peer;
 use crate::transport::BindOptions;
 use hub::Hub;
 use listen::{Binding, Bound};
+use signal::Signals;
 
 pub use hub::{ConnectionInfo, Counters, DrainReport};
 pub use running::Running;
@@ -180,7 +181,9 @@ impl<S: Session> Server<S> {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn run(self) -> Result<DrainReport, Error> {
-        self.start().await?.until_signal().await
+        // from the start on: a signal must not come between
+        let signals = Signals::new()?;
+        Ok(self.start().await?.until(signals).await)
     }
 }
 

@@ -154,16 +154,20 @@ impl Running {
     /// # Errors
     /// If the signals cannot be listened to.
     pub async fn until_signal(self) -> Result<DrainReport, Error> {
-        let mut signals = Signals::new()?;
+        Ok(self.until(Signals::new()?).await)
+    }
+
+    pub(crate) async fn until(self, mut signals: Signals) -> DrainReport {
         signals.next().await;
         let drain = pin!(self.shutdown(self.hub.limits.drain));
         let again = pin!(signals.next());
         match select(drain, again).await {
-            Either::Left((report, _)) => Ok(report),
+            Either::Left((report, _)) => report,
             Either::Right(((), drain)) => {
                 tracing::warn!("a second signal: stopping at once");
                 self.abort();
-                Ok(drain.await)
+                // a handler that blocks its thread is not waited for
+                timeout(LAST_WORDS, drain).await.unwrap_or_else(|_| self.hub.report())
             }
         }
     }

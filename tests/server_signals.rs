@@ -36,6 +36,14 @@ fn child() {
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    // tokio waits for events only where a worker has nothing to do, and one that is blocked wakes no other
+    let handle = runtime.handle().clone();
+    std::thread::spawn(move || {
+        loop {
+            handle.spawn(async {});
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
     let report = runtime.block_on(async {
         let limits = Limits::edge().with_drain(Duration::from_secs(60));
         let running =

@@ -190,7 +190,8 @@ impl Ending {
                         return false;
                     }
                     if !self.core.is_broken() {
-                        self.remainder = self.core.take_remainder();
+                        // after a failure the peer's end is not waited for
+                        self.remainder = self.core.take_remainder().filter(|_| self.core.failure().is_none());
                         self.core.deadlines.half_closes();
                         self.stage = Stage::Linger;
                     }

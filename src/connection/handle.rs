@@ -438,8 +438,8 @@ impl<In, Out> Drop for Connection<In, Out> {
         self.out.end();
         let failed = self.core.failure().is_some();
         if self.core.runtime.is_none() {
-            // the task ends it
-            let link = self.take_link().filter(|_| !failed);
+            // the task ends it; until then the socket is open, and holds its slot
+            let link = self.take_link().filter(|_| !self.core.is_broken());
             self.core.release(link.map(Link::into_remainder));
             return;
         }

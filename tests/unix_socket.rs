@@ -92,7 +92,7 @@ async fn what_is_no_socket_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_of_many_gets_a_stale_path() {
     let dir = tempfile::tempdir().unwrap();
-    for round in 0..50 {
+    for round in 0..1000 {
         let path = dir.path().join(format!("sock{round}"));
         drop(StdListener::bind(&path).unwrap());
         let barrier = Arc::new(tokio::sync::Barrier::new(4));
@@ -116,7 +116,7 @@ fn child() {
     if !is_child() {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (done, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
     let wider = Mutex::new(Vec::new());
     let seen = Mutex::new(std::collections::BTreeSet::new());
@@ -140,7 +140,10 @@ fn child() {
             for round in 0..200 {
                 let path = dir.path().join(format!("sock{}", round % 2));
                 if round % 3 == 0 {
-                    drop(StdListener::bind(dir.path().join("..").join(format!("stale{round}"))));
+                    let stale = elsewhere.path().join("stale");
+                    drop(StdListener::bind(&stale).unwrap());
+                    fs::set_permissions(&stale, fs::Permissions::from_mode(0o600)).unwrap();
+                    fs::rename(&stale, &path).unwrap();
                 }
                 let running = bind(&path).await.unwrap();
                 assert_eq!(mode(&path), 0o600);
@@ -233,8 +236,9 @@ async fn an_abstract_name_works_and_belongs_to_one() {
 /// The working directory is the whole process's, so this goes by a path that is relative to where the tests run.
 #[tokio::test]
 async fn a_relative_path_works() {
-    let dir = tempfile::Builder::new().prefix("hythe-test").tempdir_in("target").unwrap();
-    let path = Path::new("target").join(dir.path().file_name().unwrap()).join("sock");
+    let dir = tempfile::tempdir().unwrap();
+    let up = "../".repeat(std::env::current_dir().unwrap().components().count() - 1);
+    let path = Path::new(&up).join(dir.path().strip_prefix("/").unwrap()).join("sock");
     assert!(path.is_relative());
     let endpoint = format!("unix:{}", path.display());
     let running = Server::new(Echo).bind(endpoint.as_str(), LinesCodec::new()).start().await.unwrap();

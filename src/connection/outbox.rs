@@ -161,7 +161,7 @@ struct Out<C, W> {
     shut: bool,
     /// Somebody waits for room.
     awaited: bool,
-    owner: Option<Waker>,
+    owner: Option<(Until, Waker)>,
 }
 
 impl<C, W: WriteHalf> Out<C, W> {
@@ -185,6 +185,14 @@ impl<C, W: WriteHalf> Out<C, W> {
             (true, _) => Admits::Closed,
             (false, true) => Admits::Yes,
             (false, false) => Admits::Full,
+        }
+    }
+
+    /// Whether the owner's wait is over.
+    fn is_done(&self, until: Until, limit: usize) -> bool {
+        match until {
+            Until::Room => self.ended || self.has_room(limit),
+            Until::Empty => self.half.is_none() || self.is_idle(),
         }
     }
 
@@ -379,14 +387,20 @@ where
         locked
     }
 
-    /// Whoever waits for room hears that there is some.
+    /// Whoever waits for room hears that there is some; the owner, when what it waits for has come.
     fn freed(&self, out: &mut Out<C, W>) -> Option<Waker> {
-        if !out.awaited {
-            return None;
+        let limit = self.core.limits.outbox;
+        if out.awaited && out.has_room(limit) {
+            out.awaited = false;
+            self.core.room.notify_waiters();
         }
-        out.awaited = false;
-        self.core.room.notify_waiters();
-        out.owner.take()
+        match out.owner.take() {
+            Some((until, waker)) if out.is_done(until, limit) => Some(waker),
+            still_waits => {
+                out.owner = still_waits;
+                None
+            }
+        }
     }
 
     fn write(&self, cx: &mut Context<'_>, as_owner: bool) -> (Poll<()>, NewlyBlocked) {
@@ -401,7 +415,7 @@ where
         }
         let result = out.poll_write(&self.core, cx);
         let newly_blocked = out.blocked && !was_blocked;
-        let owner = if out.has_room(self.core.limits.outbox) { self.freed(out) } else { None };
+        let owner = self.freed(out);
         drop(locked);
         if let Some(owner) = owner {
             owner.wake();
@@ -474,7 +488,7 @@ where
         drop(locked);
         drop(half);
         self.core.room.notify_waiters();
-        if let Some(owner) = owner {
+        if let Some((_, owner)) = owner {
             owner.wake();
         }
     }
@@ -508,15 +522,10 @@ where
 
     fn waits(&self, cx: &mut Context<'_>, until: Until) -> bool {
         let mut out = self.out();
-        let done = match until {
-            Until::Room => out.ended || out.has_room(self.core.limits.outbox),
-            Until::Empty => out.half.is_none() || out.is_idle(),
-        };
-        if done || self.core.is_broken() {
+        if out.is_done(until, self.core.limits.outbox) || self.core.is_broken() {
             return false;
         }
-        out.awaited = true;
-        out.owner = Some(cx.waker().clone());
+        out.owner = Some((until, cx.waker().clone()));
         true
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Session {
     addr: SocketAddr,
     queue: Mutex<VecDeque<BytesMut>>,
     reader: AtomicWaker,
+    /// Whoever has more to send than the peer may get so far.
+    writer: AtomicWaker,
     received: AtomicU64,
     sent: AtomicU64,
     validated: AtomicBool,
@@ -68,6 +70,7 @@ impl Session {
         if self.sent.load(Relaxed) > 0 {
             self.validated.store(true, Relaxed);
         }
+        self.writer.wake();
     }
 
     fn may_send(&self, bytes: usize) -> bool {
@@ -105,6 +108,7 @@ impl Sessions {
             addr,
             queue: Mutex::new(VecDeque::from([BytesMut::from(bytes)])),
             reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
             received: AtomicU64::new(bytes.len() as u64),
             sent: AtomicU64::new(0),
             validated: AtomicBool::new(false),
@@ -195,8 +199,11 @@ impl WriteHalf for UdpWrite {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if !self.session.may_send(bytes.len()) {
-            // the next datagram of the peer wakes the session, and with it this
-            return Poll::Pending;
+            self.session.writer.register(cx.waker());
+            // a datagram may have come in between
+            if !self.session.may_send(bytes.len()) {
+                return Poll::Pending;
+            }
         }
         ready!(self.shared.poll_send(cx, bytes, self.session.addr));
         // an empty answer is an answer as well

@@ -6,11 +6,11 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
+use std::{io, mem};
 
 use bytes::BytesMut;
 use futures::task::AtomicWaker;
@@ -57,7 +57,8 @@ pub(crate) struct Session {
     sent: AtomicU64,
     validated: AtomicBool,
     gone: AtomicBool,
-    core: OnceLock<Arc<Core>>,
+    /// Weak, as the connection holds its source, and with it the session.
+    core: OnceLock<Weak<Core>>,
 }
 
 impl Session {
@@ -131,7 +132,7 @@ impl Sessions {
                 session.gone.store(true, Relaxed);
                 table.peers.remove(&session.addr);
                 self.shared.counters.evicted.fetch_add(1, Relaxed);
-                if let Some(core) = session.core.get() {
+                if let Some(core) = session.core.get().and_then(Weak::upgrade) {
                     core.fail(CloseReason::Evicted);
                 }
                 return true;
@@ -148,6 +149,9 @@ impl Sessions {
                 entry.remove();
             }
         }
+        drop(table);
+        // `unvalidated` may remember the session for long, but nobody will read what waits
+        drop(mem::take(&mut *lock(&session.queue)));
     }
 
     #[cfg(test)]
@@ -165,7 +169,7 @@ pub(crate) struct UdpSource {
 impl UdpSource {
     /// Names the connection that the session is, so that it can be ended.
     pub(crate) fn belongs_to(&self, core: &Arc<Core>) {
-        let _ = self.session.core.set(Arc::clone(core));
+        let _ = self.session.core.set(Arc::downgrade(core));
         if self.session.gone.load(Relaxed) {
             core.fail(CloseReason::Evicted);
         }

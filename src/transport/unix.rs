@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::{io, process};
@@ -16,7 +17,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{Accepted, BindOptions, Listener, socket};
-use crate::connection::WriteHalf;
+use crate::connection::{WriteHalf, lock};
 use crate::endpoint::UnixAddress;
 use crate::limits::Limits;
 use crate::peer::{Credentials, PeerAddress};
@@ -84,7 +85,11 @@ struct SocketFile {
 
 impl SocketFile {
     fn bind(socket: Socket, path: &Path, mode: u32, limits: &Limits) -> io::Result<(Socket, Self)> {
-        let stale = is_stale(path)?;
+        // two servers of this process must not find the same stale socket and both replace it
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = lock(&ONE_AT_A_TIME);
+
+        is_stale(path)?;
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -103,7 +108,9 @@ impl SocketFile {
             fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
             socket.listen(socket::backlog(limits))?;
             let made = fs::symlink_metadata(&temporary)?;
-            // a name that was free must not take anything's place
+            // asked again, as late as can be: another process may have been quicker. And a name that was free must not
+            // take anything's place
+            let stale = is_stale(path)?;
             if stale || fs::hard_link(&temporary, path).is_err() {
                 if !stale && fs::symlink_metadata(path).is_ok() {
                     return Err(in_use(path, "somebody has just made it"));

@@ -159,8 +159,9 @@ struct Out<C, W> {
     blocked: bool,
     ended: bool,
     shut: bool,
-    /// Somebody waits for room.
+    /// A sender waits for room.
     awaited: bool,
+    /// The owner's task, and what it waits for.
     owner: Option<(Until, Waker)>,
 }
 
@@ -387,11 +388,13 @@ where
         locked
     }
 
-    /// Whoever waits for room hears that there is some; the owner, when what it waits for has come.
+    /// Whoever waits for what there is now hears of it, and nobody else: a task that is woken for nothing asks again.
     fn freed(&self, out: &mut Out<C, W>) -> Option<Waker> {
+        if !out.awaited && out.owner.is_none() {
+            return None;
+        }
         let limit = self.core.limits.outbox;
-        if out.awaited && out.has_room(limit) {
-            out.awaited = false;
+        if out.has_room(limit) && std::mem::take(&mut out.awaited) {
             self.core.room.notify_waiters();
         }
         match out.owner.take() {

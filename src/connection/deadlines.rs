@@ -183,15 +183,20 @@ impl Deadlines {
         } else {
             Some((after(waiting.max(last_in), limits.idle), CloseReason::Idle))
         };
+        [inbound, self.next_out(limits)].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// As [`next`](Self::next), of those alone that watch what goes out, and the end.
+    pub(crate) fn next_out(&self, limits: &Limits) -> Option<(u64, CloseReason)> {
         let stalled = self.next_write(limits).map(|at| (at, CloseReason::WriteStalled));
-        let half_closed = match load(&self.half_closed) {
+        let half_closed = match self.half_closed.load(Relaxed) {
             0 => None,
             mark => {
-                let since = mark.max(load(&self.last_out)).max(last_in);
+                let since = mark.max(self.last_out.load(Relaxed)).max(self.last_in.load(Relaxed));
                 Some((after(since, limits.half_close), CloseReason::HalfCloseTimeout))
             }
         };
-        [inbound, stalled, half_closed].into_iter().flatten().min_by_key(|(at, _)| *at)
+        [stalled, half_closed].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
 

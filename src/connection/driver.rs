@@ -244,10 +244,14 @@ impl Ending {
             return Poll::Pending;
         }
         loop {
+            let (deadlines, limits) = (&self.core.deadlines, &self.core.limits);
             let mut next = match self.stage {
                 Stage::Closed => None,
-                _ => self.core.deadlines.next(&self.core.limits).map(|(at, reason)| (at, Some(reason))),
-            };
+                // the session has been told of the end: what comes in is of no interest any more
+                _ if self.core.failure().is_some() => deadlines.next_out(limits),
+                _ => deadlines.next(limits),
+            }
+            .map(|(at, reason)| (at, Some(reason)));
             if let Some(patience) = self.patience() {
                 next = next.filter(|(at, _)| *at <= patience).or(Some((patience, None)));
             }
@@ -284,7 +288,7 @@ impl Ending {
             CloseReason::HalfCloseTimeout if self.stage == Stage::Linger => {
                 self.close();
             }
-            _ if self.stage == Stage::Open => self.core.fail(reason),
+            _ if self.stage == Stage::Open && self.core.failure().is_none() => self.core.fail(reason),
             // the reason for the end stands, but nothing more can be said to the peer
             _ => {
                 self.core.fail(reason);

@@ -21,6 +21,8 @@ thread_local! {
     static DIRTY: RefCell<Vec<Arc<dyn Outlet>>> = const { RefCell::new(Vec::new()) };
     /// The connection whose task is being polled, as the address of its core.
     static DRIVEN: Cell<usize> = const { Cell::new(0) };
+    /// What tells that task's waker from others.
+    static WAKER: Cell<usize> = const { Cell::new(0) };
     static STAGE: RefCell<Option<Stage>> = const { RefCell::new(None) };
 }
 
@@ -111,18 +113,25 @@ pub(crate) fn give_back(mut buffer: BytesMut) {
 }
 
 /// Runs `poll` as the task that drives a connection; the outboxes it filled are written afterwards.
-pub(crate) fn driving<R>(driven: usize, poll: impl FnOnce() -> R) -> R {
+pub(crate) fn driving<R>(driven: usize, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
     let driven_before = DRIVEN.replace(driven);
     // a task polled inside another, by somebody's block_on: each has its own stage
     let stage = if driven_before == 0 { None } else { STAGE.take() };
-    let _outer = Outer { driven: driven_before, stage };
-    scope(poll)
+    let _outer = Outer { driven: driven_before, waker: WAKER.replace(cx.waker().data() as usize), stage };
+    scope(|| poll(cx))
 }
 
 /// Whether the current thread runs the task that drives a connection.
 #[inline]
 pub(crate) fn is_driving(core: &Arc<Core>) -> bool {
     DRIVEN.get() == address(core)
+}
+
+/// Whether the current thread runs the task that drives a connection, and `cx` is that task's own: nothing between the
+/// two decides whether we are polled when the task is.
+#[inline]
+pub(crate) fn is_polled_by_driver(core: &Arc<Core>, cx: &Context<'_>) -> bool {
+    is_driving(core) && WAKER.get() == cx.waker().data() as usize
 }
 
 /// What names a connection while it lives.
@@ -133,12 +142,14 @@ pub(crate) fn address(core: &Arc<Core>) -> usize {
 /// What was driven before, where one task is polled inside another.
 struct Outer {
     driven: usize,
+    waker: usize,
     stage: Option<Stage>,
 }
 
 impl Drop for Outer {
     fn drop(&mut self) {
         DRIVEN.set(self.driven);
+        WAKER.set(self.waker);
         if self.driven != 0 {
             STAGE.set(self.stage.take());
         }

@@ -54,8 +54,10 @@ pub(crate) struct Core {
     pub(crate) runtime: Option<Handle>,
     /// The task that drives the connection: always the same one.
     driver: Mutex<Option<Waker>>,
-    /// Another task that waits on the connection: its owner, where no task of ours drives it.
+    /// Who waits for a message: not always the task above, and not always as the whole of its task.
     pub(crate) reader: AtomicWaker,
+    /// Who waits for the outbox.
+    pub(crate) writer: AtomicWaker,
     /// Told when the outbox has room again.
     pub(crate) room: Notify,
     /// The outbox is open and empty, as far as is known without its lock.
@@ -98,6 +100,7 @@ impl Core {
             driver: Mutex::new(None),
             quiet: AtomicBool::new(false),
             reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
             room: Notify::new(),
             flags: AtomicU8::new(0),
             failure: OnceLock::new(),
@@ -142,6 +145,7 @@ impl Core {
     pub(crate) fn wake(&self) {
         self.wake_driver();
         self.reader.wake();
+        self.writer.wake();
         self.room.notify_waiters();
     }
 
@@ -236,6 +240,7 @@ impl Core {
         if self.has(IDLE_AWARE) {
             self.deadlines.forgives_silence();
             self.set(IDLE_DUE);
+            self.reader.wake();
         } else {
             self.fail(CloseReason::Idle);
         }

@@ -104,9 +104,12 @@ impl Deadlines {
         }
     }
 
-    /// The session asked for a message and there is none; `partial` says whether there is a part of one.
-    pub(crate) fn waits(&self, partial: bool) {
+    /// The session asked for a message and there is none; `partial` says whether there is a part of one. True if a
+    /// clock begins to run.
+    pub(crate) fn waits(&self, partial: bool) -> bool {
+        let mut starts = false;
         if self.waiting.load(Relaxed) == 0 {
+            starts = true;
             // without a suspension no time has passed since the last read that would be worth a look at the clock
             let last_in = self.last_in.load(Relaxed);
             let since = if last_in == 0 || self.suspended.load(Relaxed) { self.now() } else { last_in };
@@ -119,7 +122,9 @@ impl Deadlines {
         if partial && self.partial.load(Relaxed) == 0 {
             self.earlier.store(true, Relaxed);
             self.partial.store(self.last_in.load(Relaxed).max(self.waiting.load(Relaxed)), Relaxed);
+            starts = true;
         }
+        starts
     }
 
     /// A message was handed to the session.

@@ -89,7 +89,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let me = self.project();
         let driven = batch::address(&me.ending.core);
-        batch::driving(driven, || drive(me.session, me.timer, me.ending, cx))
+        batch::driving(driven, cx, |cx| drive(me.session, me.timer, me.ending, cx))
     }
 }
 

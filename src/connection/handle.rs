@@ -131,7 +131,14 @@ where
         if self.core.is_disturbed() && self.core.drain_deadline().is_some() {
             self.core.finish_when_idle();
         }
-        match ready!(self.poll_event(cx, false)) {
+        let Poll::Ready(event) = self.poll_event(cx, false) else {
+            if self.core.is_disturbed() && self.core.drain_deadline().is_some() && !self.core.is_finishing() {
+                // it has just begun
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Pending;
+        };
+        match event {
             Event::Message => Poll::Ready(Ok(self.take_message())),
             Event::Failed(reason) => Poll::Ready(Err(self.error(reason))),
             _ => Poll::Ready(Ok(None)),
@@ -184,8 +191,21 @@ where
         if self.core.is_finishing() && !partial {
             return Poll::Ready(Event::End);
         }
-        self.core.deadlines.waits(partial);
-        if self.is_driven() { Poll::Pending } else { self.poll_undriven(cx) }
+        let clock_starts = self.core.deadlines.waits(partial);
+        if batch::is_polled_by_driver(&self.core, cx) {
+            return Poll::Pending;
+        }
+        // also where the connection's own task polls us, but not with its own waker: between it and us there is a set of
+        // futures, of which it polls only those that were woken
+        self.core.reader.register(cx.waker());
+        if !self.is_driven() {
+            self.wait_undriven(clock_starts);
+        }
+        if self.core.failure().is_some() || (wants_drain && self.core.drain_deadline().is_some()) {
+            // it came before the waker was there
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 
     /// The message of an [`Event::Message`].
@@ -209,15 +229,14 @@ where
         (wants_drain && self.core.drain_deadline().is_some()).then_some(Event::Drain)
     }
 
-    /// What otherwise the connection's task does.
-    fn poll_undriven(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        self.core.reader.register(cx.waker());
+    /// What otherwise the connection's task does when its session waits.
+    fn wait_undriven(&self, clock_starts: bool) {
+        if clock_starts {
+            // a server's connection that was handed to another task: its own keeps the deadlines
+            self.core.wake_driver();
+        }
         if !self.core.quiet.load(Ordering::Relaxed) {
             Arc::clone(&self.out).into_outlet().flush_for_owner();
-        }
-        match self.core.failure() {
-            Some(failure) => Poll::Ready(Event::Failed(failure.reason)),
-            None => Poll::Pending,
         }
     }
 
@@ -348,10 +367,10 @@ where
     fn poll_until(&self, cx: &mut Context<'_>, until: Until) -> Poll<Result<(), Error>> {
         self.check()?;
         if self.out.waits(cx, until) {
+            self.core.writer.register(cx.waker());
             if self.is_driven() {
                 let _ = self.out.poll_flush(cx);
             } else {
-                self.core.reader.register(cx.waker());
                 Arc::clone(&self.out).into_outlet().flush_for_owner();
             }
             self.check()?;

@@ -1,6 +1,6 @@
 //! What everybody who has to do with one connection shares: its task, its owner, its senders, the server.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::{fmt, mem};
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::closed::{CloseReason, Closed, Failure};
 use super::deadlines::Deadlines;
+use super::outbox::Totals;
 use crate::limits::Limits;
 use crate::peer::Peer;
 
@@ -62,7 +63,7 @@ pub(crate) struct Core {
     pub(crate) room: Notify,
     /// The outbox is open and empty, as far as is known without its lock.
     pub(crate) quiet: AtomicBool,
-    flags: AtomicU8,
+    flags: AtomicU16,
     failure: OnceLock<Failure>,
     drain: OnceLock<Instant>,
     bytes_in: AtomicU64,
@@ -73,21 +74,23 @@ pub(crate) struct Core {
 }
 
 /// The connection's owner closed it: nothing more is received, and what was sent is flushed.
-const CLOSING: u8 = 1;
+const CLOSING: u16 = 1;
 /// The peer has ended its side.
-const PEER_ENDED: u8 = 2;
+const PEER_ENDED: u16 = 2;
 /// To be closed at the next message boundary without a message.
-const FINISHING: u8 = 4;
+const FINISHING: u16 = 4;
 /// The idle deadline passed, and the session has not been told yet.
-const IDLE_DUE: u8 = 8;
+const IDLE_DUE: u16 = 8;
 /// The session is to be dropped as it is.
-const CUT: u8 = 16;
+const CUT: u16 = 16;
 /// The connection's owner let go of it.
-const RELEASED: u8 = 32;
+const RELEASED: u16 = 32;
 /// The session is told of silence, and decides.
-const IDLE_AWARE: u8 = 64;
+const IDLE_AWARE: u16 = 64;
 /// It has failed, or is to drain.
-const NEWS: u8 = 128;
+const NEWS: u16 = 128;
+/// Nothing can be sent any more, whatever the reason for the end.
+const BROKEN: u16 = 256;
 
 impl Core {
     pub(crate) fn new(peer: Peer, limits: Arc<Limits>, runtime: Option<Handle>) -> Self {
@@ -102,7 +105,7 @@ impl Core {
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
             room: Notify::new(),
-            flags: AtomicU8::new(0),
+            flags: AtomicU16::new(0),
             failure: OnceLock::new(),
             drain: OnceLock::new(),
             bytes_in: AtomicU64::new(0),
@@ -113,7 +116,7 @@ impl Core {
         }
     }
 
-    fn has(&self, flag: u8) -> bool {
+    fn has(&self, flag: u16) -> bool {
         self.flags.load(Ordering::Acquire) & flag != 0
     }
 
@@ -123,11 +126,11 @@ impl Core {
     }
 
     /// Sets a flag; whether it was unset before.
-    fn set(&self, flag: u8) -> bool {
+    fn set(&self, flag: u16) -> bool {
         self.flags.fetch_or(flag, Ordering::AcqRel) & flag == 0
     }
 
-    fn unset(&self, flag: u8) -> bool {
+    fn unset(&self, flag: u16) -> bool {
         self.has(flag) && self.flags.fetch_and(!flag, Ordering::AcqRel) & flag != 0
     }
 
@@ -164,7 +167,15 @@ impl Core {
 
     /// Whether nothing can be sent to the peer any more.
     pub(crate) fn is_broken(&self) -> bool {
-        self.failure().is_some_and(|failure| !failure.reason.flushes())
+        self.failure().is_some_and(|failure| !failure.reason.flushes()) || self.has(BROKEN)
+    }
+
+    /// Ends the connection for a reason after which nothing can be sent; another one stands, where there is one.
+    pub(crate) fn break_off(&self, reason: CloseReason) {
+        self.set(BROKEN);
+        self.quiet.store(false, Ordering::Relaxed);
+        self.fail(reason);
+        self.wake();
     }
 
     /// Why an operation on the connection cannot be done any more.
@@ -296,6 +307,20 @@ impl Core {
         drop(list);
         if let Some(who) = who.upgrade() {
             who.leave(self.id);
+        }
+    }
+
+    /// What is known of the connection at its end.
+    pub(crate) fn sum_up(&self, totals: Totals) -> Closed {
+        Closed {
+            reason: self.reason(),
+            duration: self.deadlines.opened().elapsed(),
+            bytes_in: self.bytes_in(),
+            bytes_out: totals.bytes,
+            messages_in: self.messages_in(),
+            messages_out: totals.messages,
+            unsent_bytes: totals.unsent,
+            cause: self.failure().and_then(|failure| failure.cause.clone()),
         }
     }
 

@@ -219,17 +219,7 @@ impl Ending {
         drop(self.core.take_remainder());
         self.stage = Stage::Closed;
         self.patience = None;
-        let totals = self.out.totals();
-        let closed = Closed {
-            reason,
-            duration: self.core.deadlines.opened().elapsed(),
-            bytes_in: self.core.bytes_in(),
-            bytes_out: totals.bytes,
-            messages_in: self.core.messages_in(),
-            messages_out: totals.messages,
-            unsent_bytes: totals.unsent,
-            cause: self.core.failure().and_then(|failure| failure.cause.clone()),
-        };
+        let closed = Closed { reason, ..self.core.sum_up(self.out.totals()) };
         log(&self.core, &closed);
         self.watch.ended(&self.core, &closed);
         self.core.close(closed);

@@ -455,7 +455,6 @@ pub(crate) async fn wait_closed(core: &Core) -> Closed {
 impl<In, Out> Drop for Connection<In, Out> {
     fn drop(&mut self) {
         self.out.end();
-        let failed = self.core.failure().is_some();
         if self.core.runtime.is_none() {
             // the task ends it; until then the socket is open, and holds its slot
             let link = self.take_link().filter(|_| !self.core.is_broken());
@@ -463,10 +462,13 @@ impl<In, Out> Drop for Connection<In, Out> {
             return;
         }
         self.core.release(None);
-        if failed || self.out.pending() == 0 {
-            self.out.release(failed);
-        } else {
-            pump::start_last(Arc::clone(&self.out).into_outlet());
+        let outlet = Arc::clone(&self.out).into_outlet();
+        let remainder = self.take_link().map(Link::into_remainder);
+        match remainder {
+            Some(remainder) if !self.core.is_broken() && !(remainder.ended() && self.out.pending() == 0) => {
+                pump::start_last(outlet, remainder);
+            }
+            _ => pump::finish(&*outlet),
         }
     }
 }

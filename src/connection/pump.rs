@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::closed::CloseReason;
+use super::core::Remainder;
 use super::outbox::Outlet;
 
 /// Starts a task that ends when the outbox is empty, or the connection is.
@@ -15,15 +16,26 @@ pub(crate) fn start(outlet: Arc<dyn Outlet>) {
     }
 }
 
-/// As [`start`], then ends the connection: its owner has gone.
-pub(crate) fn start_last(outlet: Arc<dyn Outlet>) {
-    if let Some(runtime) = outlet.core().runtime.clone() {
-        runtime.spawn(async move {
-            run(&outlet).await;
+/// As [`start`], then ends the connection in order: its owner has gone. What the peer still sends goes to `remainder`.
+pub(crate) fn start_last(outlet: Arc<dyn Outlet>, mut remainder: Box<dyn Remainder>) {
+    let Some(runtime) = outlet.core().runtime.clone() else { return };
+    runtime.spawn(async move {
+        run(&outlet).await;
+        if !outlet.core().is_broken() {
             poll_fn(|cx| outlet.poll_shutdown(cx)).await;
-            outlet.release(false);
-        });
-    }
+            // to close before the peer's end would throw away what it has not read yet
+            let half_close = outlet.core().limits.half_close;
+            let _ = tokio::time::timeout(half_close, poll_fn(|cx| remainder.poll_discard(cx))).await;
+        }
+        finish(&*outlet);
+    });
+}
+
+/// Lets go of the transport, and says so.
+pub(crate) fn finish(outlet: &dyn Outlet) {
+    let core = outlet.core();
+    outlet.release(core.is_broken());
+    core.close(core.sum_up(outlet.totals()));
 }
 
 /// Writes until the outbox is empty; a peer that takes nothing in time is cut.
@@ -33,7 +45,7 @@ async fn run(outlet: &Arc<dyn Outlet>) {
     let mut changes = pin!(core.room.notified());
     poll_fn(|cx| {
         loop {
-            if core.failure().is_some() || outlet.poll_flush(cx).is_ready() {
+            if core.is_broken() || outlet.poll_flush(cx).is_ready() {
                 return Poll::Ready(());
             }
             if changes.as_mut().poll(cx).is_ready() {
@@ -48,7 +60,7 @@ async fn run(outlet: &Arc<dyn Outlet>) {
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            core.fail(CloseReason::WriteStalled);
+            core.break_off(CloseReason::WriteStalled);
         }
     })
     .await;

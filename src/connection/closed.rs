@@ -165,6 +165,11 @@ impl CloseReason {
                 | Self::Drained
         )
     }
+
+    /// Whether the peer may be sending still, so that to close at once would be a reset, and lose what it has not read.
+    pub(crate) fn lingers(self) -> bool {
+        self.flushes() && !matches!(self, Self::Idle | Self::FirstByteTimeout)
+    }
 }
 
 impl fmt::Display for CloseReason {

@@ -168,7 +168,8 @@ impl CloseReason {
 
     /// Whether the peer may be sending still, so that to close at once would be a reset, and lose what it has not read.
     pub(crate) fn lingers(self) -> bool {
-        self.flushes() && !matches!(self, Self::Idle | Self::FirstByteTimeout)
+        // a peer that was too slow has had its time
+        self.flushes() && !self.is_timeout()
     }
 }
 

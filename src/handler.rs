@@ -276,7 +276,10 @@ async fn talk<H: Handler>(handler: &mut H, conn: &mut Connection<H::In, H::Out>)
                     handler.on_message(conn, message).await?;
                 }
             }
-            Event::Idle => handler.on_idle(conn).await?,
+            Event::Idle => {
+                handler.on_idle(conn).await?;
+                conn.core().forgive_silence();
+            }
             Event::Drain => {
                 told = true;
                 if let Some(deadline) = conn.draining() {

@@ -219,7 +219,11 @@ async fn an_abort_is_a_reset_to_a_tcp_peer() {
         let told = told.on_message(move |conn, message| {
             Box::pin(async move {
                 conn.send(message).await?;
-                if by_sender { conn.sender().abort() } else { conn.abort() }
+                if by_sender {
+                    conn.sender().abort()
+                } else {
+                    conn.abort()
+                }
                 Ok(())
             })
         });
@@ -248,7 +252,11 @@ async fn an_end_inside_a_message_is_no_orderly_end() {
         peer.end();
         let closed = within("the end", ends.recv()).await.expect("a connection");
         let orderly = cut == 0 || cut == whole.len();
-        assert_eq!(closed.reason, if orderly { CloseReason::PeerClosed } else { CloseReason::Truncated }, "{cut} bytes");
+        assert_eq!(
+            closed.reason,
+            if orderly { CloseReason::PeerClosed } else { CloseReason::Truncated },
+            "{cut} bytes"
+        );
         assert_eq!(closed.cause.is_none(), orderly);
         assert_eq!(closed.messages_in, 1 + u64::from(cut == whole.len()));
     }

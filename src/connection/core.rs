@@ -122,7 +122,7 @@ impl Core {
 
     /// Whether there is something to know before the next message.
     pub(crate) fn is_disturbed(&self) -> bool {
-        self.has(CLOSING | IDLE_DUE | NEWS)
+        self.has(CLOSING | NEWS)
     }
 
     /// Sets a flag; whether it was unset before.
@@ -255,6 +255,12 @@ impl Core {
         } else {
             self.fail(CloseReason::Idle);
         }
+    }
+
+    /// The idle clock starts again: the session was told, and goes on.
+    pub(crate) fn forgive_silence(&self) {
+        self.deadlines.forgives_silence();
+        self.unset(IDLE_DUE);
     }
 
     pub(crate) fn take_idle(&self) -> bool {

@@ -191,7 +191,10 @@ impl Ending {
                     }
                     if !self.core.is_broken() {
                         // after a failure the peer's end is not waited for
-                        self.remainder = self.core.take_remainder().filter(|_| self.core.failure().is_none_or(|failure| failure.reason.lingers()));
+                        self.remainder = self
+                            .core
+                            .take_remainder()
+                            .filter(|_| self.core.failure().is_none_or(|failure| failure.reason.lingers()));
                         self.core.deadlines.half_closes();
                         self.stage = Stage::Linger;
                     }

@@ -140,6 +140,11 @@ where
         };
         match event {
             Event::Message => Poll::Ready(Ok(self.take_message())),
+            Event::Idle => {
+                // a handler that waits for a message itself: `None` would say that there will be none
+                self.core.fail(CloseReason::Idle);
+                Poll::Ready(Err(self.error(CloseReason::Idle)))
+            }
             Event::Failed(reason) => Poll::Ready(Err(self.error(reason))),
             _ => Poll::Ready(Ok(None)),
         }
@@ -173,6 +178,7 @@ where
             Poll::Ready(Received::Message) => {
                 self.core.count_message_in();
                 self.core.deadlines.handles();
+                self.core.take_idle();
                 return Poll::Ready(Event::Message);
             }
             Poll::Ready(Received::End) => {
@@ -187,6 +193,9 @@ where
             Poll::Pending => {}
         }
         self.turn = 0;
+        if self.core.take_idle() {
+            return Poll::Ready(Event::Idle);
+        }
         let partial = link.holds_part();
         if self.core.is_finishing() && !partial {
             return Poll::Ready(Event::End);
@@ -222,9 +231,6 @@ where
         }
         if self.core.is_closing() {
             return Some(Event::End);
-        }
-        if self.core.take_idle() {
-            return Some(Event::Idle);
         }
         (wants_drain && self.core.drain_deadline().is_some()).then_some(Event::Drain)
     }

@@ -167,7 +167,8 @@ pub(crate) struct Told<M> {
 impl<M: Send + 'static> Told<M> {
     pub(crate) fn new() -> (Self, UnboundedReceiver<Closed>) {
         let (closed, ends) = unbounded_channel();
-        let told = Self { open: Arc::new(|_, ()| Box::pin(ready())), message: Arc::new(|_, _| Box::pin(ready())), closed };
+        let told =
+            Self { open: Arc::new(|_, ()| Box::pin(ready())), message: Arc::new(|_, _| Box::pin(ready())), closed };
         (told, ends)
     }
 

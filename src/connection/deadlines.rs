@@ -175,9 +175,14 @@ impl Deadlines {
 
     /// The earliest deadline in force, and what it means.
     pub(crate) fn next(&self, limits: &Limits) -> Option<(u64, CloseReason)> {
+        [self.next_in(limits), self.next_out(limits)].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// As [`next`](Self::next), of those alone that watch what comes in.
+    pub(crate) fn next_in(&self, limits: &Limits) -> Option<(u64, CloseReason)> {
         let load = |mark: &AtomicU64| mark.load(Relaxed);
         let (waiting, partial, last_in) = (load(&self.waiting), load(&self.partial), load(&self.last_in));
-        let inbound = if waiting == 0 {
+        if waiting == 0 {
             None
         } else if partial != 0 {
             Some((after(partial, limits.message), CloseReason::MessageTimeout))
@@ -187,8 +192,7 @@ impl Deadlines {
             Some((after(waiting, limits.first_byte), CloseReason::FirstByteTimeout))
         } else {
             Some((after(waiting.max(last_in), limits.idle), CloseReason::Idle))
-        };
-        [inbound, self.next_out(limits)].into_iter().flatten().min_by_key(|(at, _)| *at)
+        }
     }
 
     /// As [`next`](Self::next), of those alone that watch what goes out, and the end.

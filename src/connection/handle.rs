@@ -1,14 +1,14 @@
 //! The connection as its owner sees it.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use futures::{Sink, Stream};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::closed::{CloseReason, Closed, Failure};
 use super::core::{ConnectionId, Core};
@@ -41,6 +41,8 @@ pub struct Connection<In, Out = In> {
     turn: u32,
     /// As a stream it has given its error.
     spent: bool,
+    /// Where no task of ours drives the connection: until when an incomplete message must be whole.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// What only the owner uses.
@@ -72,7 +74,8 @@ where
 {
     pub(crate) fn new(link: Box<dyn Link<In, Out>>, out: Arc<dyn Outbound<Out>>) -> Self {
         let core = Arc::clone(out.core());
-        Self { owned: Mutex::new(Owned { link: Some(link), slot: None }), out, core, turn: 0, spent: false }
+        let owned = Mutex::new(Owned { link: Some(link), slot: None });
+        Self { owned, out, core, turn: 0, spent: false, timer: None }
     }
 
     /// Its id, unique within this process.
@@ -208,7 +211,7 @@ where
         // futures, of which it polls only those that were woken
         self.core.reader.register(cx.waker());
         if !self.is_driven() {
-            self.wait_undriven(clock_starts);
+            self.wait_undriven(cx, clock_starts);
         }
         if self.core.failure().is_some() || (wants_drain && self.core.drain_deadline().is_some()) {
             // it came before the waker was there
@@ -236,10 +239,25 @@ where
     }
 
     /// What otherwise the connection's task does when its session waits.
-    fn wait_undriven(&self, clock_starts: bool) {
-        if clock_starts {
+    fn wait_undriven(&mut self, cx: &mut Context<'_>, clock_starts: bool) {
+        match &self.core.runtime {
             // a server's connection that was handed to another task: its own keeps the deadlines
-            self.core.wake_driver();
+            None if clock_starts => self.core.wake_driver(),
+            None => {}
+            Some(runtime) => match self.core.deadlines.next_in(&self.core.limits) {
+                None => self.timer = None,
+                Some((at, reason)) => {
+                    let _context = runtime.enter();
+                    let at = self.core.deadlines.instant(at);
+                    let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+                    if timer.deadline() != at {
+                        timer.as_mut().reset(at);
+                    }
+                    if timer.as_mut().poll(cx).is_ready() {
+                        self.core.fail(reason);
+                    }
+                }
+            },
         }
         if !self.core.quiet.load(Ordering::Relaxed) {
             Arc::clone(&self.out).into_outlet().flush_for_owner();

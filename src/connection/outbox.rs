@@ -153,6 +153,7 @@ struct Out<C, W> {
     sizes: Option<VecDeque<usize>>,
     /// The first of `sizes` has been sent in part, or stands for several messages.
     first_is_part: bool,
+    /// The largest message since nothing waited, for which there must be room.
     largest: usize,
     totals: Totals,
     /// The transport takes nothing: only the driver tries again.
@@ -278,6 +279,8 @@ impl<C, W: WriteHalf> Out<C, W> {
                 core.deadlines.progress();
             }
         }
+        // a large message that is out costs later ones no room
+        self.largest = 0;
         if self.blocked {
             self.blocked = false;
             core.deadlines.drained();

@@ -127,6 +127,8 @@ pub(crate) trait Outbound<M>: Outlet {
     fn push(&self, message: M) -> Result<usize, PushError<M>>;
     /// Takes the bytes of a message, encoded by [`encode`](Self::encode) of an outbox with the same codec.
     fn push_encoded(&self, message: &[u8], overflow: Overflow) -> Pushed;
+    /// The oldest messages may have to go one day, whoever sent them.
+    fn keep_sizes(&self);
     /// Which codec this is.
     fn codec_id(&self) -> u64;
     /// Encodes a message without sending it.
@@ -287,6 +289,14 @@ impl<C, W: WriteHalf> Out<C, W> {
         }
         batch::give_back(std::mem::take(&mut self.buffer));
         half.poll_flush(cx)
+    }
+
+    /// From now on messages are told apart. What waits already was not counted one by one, so it stays together.
+    fn keep_sizes(&mut self) {
+        if self.sizes.is_none() {
+            self.first_is_part = !self.buffer.is_empty();
+            self.sizes = Some(self.first_is_part.then_some(self.buffer.len()).into_iter().collect());
+        }
     }
 
     /// Makes room for a message of `size` bytes at the expense of the oldest ones that have not been touched.
@@ -607,15 +617,17 @@ where
                 }
             }
         }
-        if overflow == Overflow::DropOldest && out.sizes.is_none() {
-            // what waits already was not counted one by one, so it stays
-            out.first_is_part = !out.buffer.is_empty();
-            out.sizes = Some(out.first_is_part.then_some(out.buffer.len()).into_iter().collect());
+        if overflow == Overflow::DropOldest {
+            out.keep_sizes();
         }
         out.prepare();
         out.buffer.extend_from_slice(message);
         out.appended(message.len(), 1, message.len());
         pushed
+    }
+
+    fn keep_sizes(&self) {
+        lock(&self.out).keep_sizes();
     }
 
     fn codec_id(&self) -> u64 {

@@ -98,6 +98,9 @@ impl<M: Clone + Send + 'static> Group<M> {
             members.places.insert(id, place);
             members.list.push(Arc::clone(conn.outbound()));
         }
+        if self.inner.overflow == Overflow::DropOldest {
+            conn.outbound().keep_sizes();
+        }
         conn.core().on_close(Arc::downgrade(&self.inner) as Weak<dyn Leave>);
         true
     }

@@ -1,7 +1,7 @@
 //! What hythe costs beside two tokio servers: a hand-written loop, and the canonical one over tokio-util's `Framed`.
 //!
 //! ```text
-//! cargo bench --bench echo                            # everything, about five minutes
+//! cargo bench --bench echo                            # everything, in four to eight minutes
 //! cargo bench --bench echo -- --only 'TCP, 50'        # scenarios whose name contains this
 //! cargo bench --bench echo -- --only fan-out --rounds 9
 //! cargo bench --bench echo -- --server hythe          # this one alone, for a profiler
@@ -55,7 +55,7 @@ mod linux {
     /// A run is repeated when one of the cores had other work for more than this part of it.
     const FOREIGN: f64 = 0.1;
     /// How often at most.
-    const REPEATS: usize = 2;
+    const REPEATS: usize = 1;
 
     struct Options {
         only: String,

@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use hythe::codec::LengthDelimited;
-use hythe::{Connection, Endpoint, Group, Handler, Limits, Overflow, Server, Session};
+use hythe::{Connection, Group, Handler, Limits, Overflow, Server, Session};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
@@ -116,16 +116,9 @@ async fn hythe<S: Session<In = Bytes, Out = Bytes>>(
     // the defaults, but for the number of connections
     let limits = Limits::edge().with_max_connections(20_000);
     let running = server.limits(limits).bind(endpoint.as_str(), LengthDelimited::new()).start().await?;
-    match running.endpoints().first() {
-        Some(Endpoint::Tcp(_)) => ready(endpoint_address(&running.endpoints()[0].to_string()))?,
-        Some(_) => ready(&socket.display().to_string())?,
-        None => bail!("the server listens nowhere"),
-    }
+    let Some(endpoint) = running.endpoints().first().map(ToString::to_string) else { bail!("it listens nowhere") };
+    ready(endpoint.trim_start_matches("tcp://").trim_start_matches("unix://"))?;
     std::future::pending().await
-}
-
-fn endpoint_address(endpoint: &str) -> &str {
-    endpoint.trim_start_matches("tcp://")
 }
 
 // hand-written, and tokio-util's

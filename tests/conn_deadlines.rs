@@ -192,8 +192,7 @@ async fn on_idle_is_called_again_after_as_much_time() {
     for takes in [0, 10, 200] {
         let idle = Arc::default();
         let (to, mut ends) = unbounded_channel();
-        let handler =
-            Patient { idle: Arc::clone(&idle), started: Instant::now(), takes: takes * SECOND, closed: to };
+        let handler = Patient { idle: Arc::clone(&idle), started: Instant::now(), takes: takes * SECOND, closed: to };
         let (_running, endpoint) = start(Server::new(handler).limits(limits()), &mem(), Lines::new()).await;
         let mut peer = open(&endpoint, Lines::new()).await;
         peer.send("hello".to_string()).await.expect("sent");

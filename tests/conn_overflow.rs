@@ -180,7 +180,10 @@ async fn drop_oldest_never_tears_and_never_reorders() {
                 wire.extend_from_slice(&within("bytes", peer.recv()).await.expect("open").expect("bytes"));
             }
         }
-        assert_eq!(sender.push("000600".into(), Overflow::DropOldest).ok().map(|told| told == Delivery::Closed), Some(false));
+        assert_eq!(
+            sender.push("000600".into(), Overflow::DropOldest).ok().map(|told| told == Delivery::Closed),
+            Some(false)
+        );
         while !wire.ends_with(b"\n000600\n") {
             wire.extend_from_slice(&within("bytes", peer.recv()).await.expect("open").expect("bytes"));
         }

@@ -70,6 +70,12 @@ pub(crate) fn stage<E>(encode: impl FnOnce(&mut BytesMut) -> Result<(), E>) -> R
     STAGE.with_borrow_mut(|stage| stage.get_or_insert_default().add(encode))
 }
 
+/// How many bytes are on the stage.
+#[inline]
+pub(crate) fn staged() -> usize {
+    STAGE.with_borrow(|stage| stage.as_ref().map_or(0, |stage| stage.bytes.len()))
+}
+
 /// Hands over what is on the stage: bytes, how many messages they are, and the largest of them.
 #[inline]
 pub(crate) fn unstage(take: impl FnOnce(BytesMut, u64, usize)) {

@@ -73,6 +73,9 @@ pub(crate) struct Core {
     on_close: Mutex<Vec<Weak<dyn Leave>>>,
 }
 
+/// See [`Core::watermark`].
+const WATERMARK: usize = 64 << 10;
+
 /// The connection's owner closed it: nothing more is received, and what was sent is flushed.
 const CLOSING: u16 = 1;
 /// The peer has ended its side.
@@ -132,6 +135,12 @@ impl Core {
 
     fn unset(&self, flag: u16) -> bool {
         self.has(flag) && self.flags.fetch_and(!flag, Ordering::AcqRel) & flag != 0
+    }
+
+    /// With so much waiting, whoever adds to it writes instead of waiting for the session to wait, in bytes.
+    #[inline]
+    pub(crate) fn watermark(&self) -> usize {
+        WATERMARK.min(self.limits.outbox)
     }
 
     /// Names the task that drives the connection, or, at its end, none.

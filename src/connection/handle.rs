@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::closed::{CloseReason, Closed, Failure};
 use super::core::{ConnectionId, Core};
 use super::link::{Link, Received};
-use super::outbox::{Admits, Outbound, PushError, Until, WATERMARK};
+use super::outbox::{Admits, Outbound, PushError, Until};
 use super::sender::{Sender, TrySendError};
 use super::{batch, pool, pump};
 use crate::error::Error;
@@ -279,7 +279,7 @@ where
     /// If the future is dropped before it is ready, the message was not sent.
     pub async fn send(&mut self, message: Out) -> Result<(), Error> {
         match self.push(message) {
-            Ok(pending) if pending < WATERMARK && self.is_driven() => Ok(()),
+            Ok(pending) if pending < self.core.watermark() && self.is_driven() => Ok(()),
             Ok(pending) => self.pushed(pending, true).await,
             Err(error) => self.push_later(error, true).await,
         }
@@ -295,7 +295,7 @@ where
     /// As [`send`](Self::send).
     pub async fn feed(&mut self, message: Out) -> Result<(), Error> {
         match self.push(message) {
-            Ok(pending) if pending < WATERMARK => Ok(()),
+            Ok(pending) if pending < self.core.watermark() => Ok(()),
             Ok(pending) => self.pushed(pending, false).await,
             Err(error) => self.push_later(error, false).await,
         }
@@ -326,7 +326,10 @@ where
         let Some(link) = &mut self.owned.get_mut().unwrap_or_else(PoisonError::into_inner).link else {
             return Err(PushError::Closed(message));
         };
-        if batch::is_driving(&self.core) && self.core.quiet.load(Ordering::Relaxed) {
+        if batch::is_driving(&self.core)
+            && self.core.quiet.load(Ordering::Relaxed)
+            && batch::staged() < self.core.watermark()
+        {
             return batch::stage(|buffer| link.encode(message, buffer)).map_err(PushError::Encode);
         }
         match self.out.admits() {
@@ -348,7 +351,7 @@ where
     async fn pushed(&self, pending: usize, announce: bool) -> Result<(), Error> {
         if self.is_driven() {
             self.write_some().await;
-        } else if announce || pending >= WATERMARK {
+        } else if announce || pending >= self.core.watermark() {
             Arc::clone(&self.out).announce(pending);
         }
         self.check()
@@ -364,7 +367,9 @@ where
             };
             poll_fn(|cx| self.poll_room(cx)).await?;
             match self.push(message) {
-                Ok(pending) if announce || pending >= WATERMARK => return self.pushed(pending, announce).await,
+                Ok(pending) if announce || pending >= self.core.watermark() => {
+                    return self.pushed(pending, announce).await;
+                }
                 Ok(_) => return Ok(()),
                 Err(again) => error = again,
             }

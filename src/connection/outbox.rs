@@ -19,8 +19,6 @@ use super::sender::Overflow;
 use super::{batch, pool, pump};
 use crate::error::{BoxError, Error, ErrorKind};
 
-/// With so much waiting, whoever adds to it writes instead of waiting for the session to wait.
-pub(crate) const WATERMARK: usize = 64 << 10;
 /// What a waiting message of a message transport is charged beyond its bytes: empty ones are not free.
 const OVERHEAD: usize = 64;
 
@@ -207,7 +205,7 @@ impl<C, W: WriteHalf> Out<C, W> {
     }
 
     /// Takes what the owner has on the stage: straight to the transport, where nothing waits before it.
-    fn take_staged(&mut self, cx: &mut Context<'_>, bytes: &[u8], messages: u64, largest: usize) {
+    fn take_staged(&mut self, core: &Core, cx: &mut Context<'_>, bytes: &[u8], messages: u64, largest: usize) {
         let mut rest = bytes;
         if let (true, Some(half)) = (self.buffer.is_empty() && self.sizes.is_none(), &mut self.half) {
             while let Poll::Ready(Ok(written @ 1..)) = half.poll_write(cx, rest) {
@@ -216,6 +214,10 @@ impl<C, W: WriteHalf> Out<C, W> {
                 if rest.is_empty() {
                     break;
                 }
+            }
+            // the clock is only read where somebody looks at it
+            if core.is_peer_ended() && rest.len() < bytes.len() {
+                core.deadlines.progress();
             }
         }
         if !rest.is_empty() {
@@ -423,7 +425,7 @@ where
         let mut locked = Locked { core: &self.core, out: lock(&self.out) };
         let out = &mut *locked;
         if batch::is_driving(&self.core) {
-            batch::unstage_with(|bytes, messages, largest| out.take_staged(cx, bytes, messages, largest));
+            batch::unstage_with(|bytes, messages, largest| out.take_staged(&self.core, cx, bytes, messages, largest));
         }
         let was_blocked = out.blocked;
         if was_blocked && !as_owner {
@@ -649,7 +651,7 @@ where
     }
 
     fn announce(self: Arc<Self>, pending: usize) {
-        if pending >= WATERMARK {
+        if pending >= self.core.watermark() {
             self.flush_for_owner();
         } else if !self.listed.swap(true, Ordering::AcqRel) {
             batch::add(self);

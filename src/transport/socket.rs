@@ -40,7 +40,11 @@ pub(crate) fn tcp_options(socket: &Socket, limits: &Limits) -> io::Result<()> {
     let keepalive = keepalive.with_interval(Duration::from_secs(10)).with_retries(3);
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_user_timeout(Some(limits.write_stall))?;
+    {
+        // for what the kernel has taken and the peer has not; a stall of what it has not taken is found by our own clock,
+        // which must be the first to say so
+        socket.set_tcp_user_timeout(Some(limits.write_stall + Duration::from_secs(1)))?;
+    }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = limits;
     Ok(())

@@ -69,8 +69,13 @@ impl WriteHalf for ClientWrite {
     const MESSAGES: bool = true;
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if let Err(error) = ready!(self.socket.poll_send(cx, bytes)) {
-            // an earlier datagram's refusal, or a size that the system does not take: this one is lost
+        let mut result = ready!(self.socket.poll_send(cx, bytes));
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            // that was an earlier datagram's refusal, told once; this one has not been tried yet
+            result = ready!(self.socket.poll_send(cx, bytes));
+        }
+        if let Err(error) = result {
+            // such as a size that the system does not take: this one is lost
             tracing::debug!(%error, bytes = bytes.len(), "a datagram could not be sent");
         }
         Poll::Ready(Ok(bytes.len()))

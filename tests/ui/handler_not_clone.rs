@@ -1,0 +1,20 @@
+//! A handler that cannot be cloned, given to `Server::new` rather than built by `Server::with`.
+
+use hythe::codec::Lines;
+use hythe::{Connection, Handler, Server};
+
+struct Echo;
+
+impl Handler for Echo {
+    type In = String;
+    type Out = String;
+
+    async fn on_message(&mut self, conn: &mut Connection<String>, message: String) -> anyhow::Result<()> {
+        conn.send(message).await?;
+        Ok(())
+    }
+}
+
+fn main() {
+    let _ = Server::new(Echo).bind("tcp://127.0.0.1:0", Lines::new());
+}

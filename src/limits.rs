@@ -140,6 +140,12 @@ impl Limits {
         max_datagram: usize => with_max_datagram, "the largest datagram in bytes";
     }
 
+    /// As the system wants it.
+    #[cfg(any(feature = "tcp", feature = "unix"))]
+    pub(crate) fn backlog(&self) -> i32 {
+        i32::try_from(self.backlog).unwrap_or(i32::MAX)
+    }
+
     /// Checked once, when a server starts or a connection is made.
     pub(crate) fn check(mut self) -> Result<Self, Error> {
         let counts = [

@@ -1,4 +1,5 @@
 //! Connecting: names and their addresses, the deadline, and errors of which each says what is wrong.
+#![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;
 

@@ -1,5 +1,6 @@
 //! Out of descriptors: those who are connected notice nothing, the server does not spin, and it accepts again as soon as
 //! descriptors come free.
+#![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;
 

@@ -1,4 +1,5 @@
 //! A session that waits for its outbox to be written sleeps until then, whatever the transport.
+#![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;
 

@@ -1,4 +1,5 @@
 //! After a server is gone, so are its tasks and its descriptors. One test alone in its process, as it counts both.
+#![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;
 

@@ -1,4 +1,5 @@
 //! `max_connections` is exact and global: never one more, over all listeners, and every slot comes back.
+#![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;
 

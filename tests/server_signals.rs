@@ -1,4 +1,5 @@
 //! A real process, real signals: SIGTERM drains and the process ends well, a second one forces.
+#![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;
 

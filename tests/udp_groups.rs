@@ -1,4 +1,5 @@
 //! Multicast and broadcast, and a client's end of UDP.
+#![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;
 
@@ -105,8 +106,7 @@ async fn a_client_survives_that_nobody_is_there_yet() {
 async fn a_client_in_recv_survives_a_refusal() {
     let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to = peer.local_addr().unwrap();
-    let mut conn: Connection<Bytes> =
-        hythe::connect(format!("udp://{to}").as_str(), Datagram::new()).await.unwrap();
+    let mut conn: Connection<Bytes> = hythe::connect(format!("udp://{to}").as_str(), Datagram::new()).await.unwrap();
     drop(peer);
     conn.send(Bytes::from_static(b"gone?")).await.unwrap();
     let mut recv = Box::pin(conn.recv());

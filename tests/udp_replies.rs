@@ -1,4 +1,5 @@
 //! What goes out over UDP: at most three times what came in until the peer has answered, and nothing is stuck for it.
+#![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;
 

@@ -1,4 +1,5 @@
 //! UDP peers are sessions of the same handler, and no stranger's datagrams can take one away from an honest peer.
+#![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;
 

@@ -1,4 +1,5 @@
 //! Unix sockets: whose file it is, who may open it at which instant, and who is at the other end.
+#![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;
 

@@ -37,6 +37,7 @@ mod deadlines;
 mod driver;
 mod handle;
 mod link;
+#[cfg(feature = "udp")]
 mod message_in;
 mod outbox;
 mod pool;
@@ -55,6 +56,7 @@ pub(crate) use core::{Core, Leave, lock};
 pub(crate) use driver::{Driver, Watch, panicked};
 pub(crate) use handle::{Event, wait_closed};
 pub(crate) use link::Link;
+#[cfg(feature = "udp")]
 pub(crate) use message_in::{MessageIn, MessageSource};
 pub(crate) use outbox::{Outbound, Outbox, Prototype, Pushed, WriteHalf};
 pub(crate) use stream_in::StreamIn;

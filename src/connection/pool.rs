@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use bytes::BytesMut;
 
-/// What one read takes at most, in bytes.
-pub(crate) const READ: usize = 64 << 10;
+/// What one read takes at most, in bytes: a little more than 64 KiB of messages with their framing.
+pub(crate) const READ: usize = 80 << 10;
 /// A larger buffer than this is given back to the allocator.
 pub(crate) const KEEP: usize = 256 << 10;
 

@@ -30,7 +30,7 @@ impl Slots {
     }
 
     /// Takes a slot, to be given back by dropping it.
-    pub(crate) fn poll_take(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Slot> {
+    pub(crate) fn poll_take(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Slot> {
         if let Some(slot) = self.try_take() {
             return Poll::Ready(slot);
         }
@@ -40,7 +40,7 @@ impl Slots {
     }
 
     /// Wakes the task when a slot comes free.
-    pub(crate) fn watch(&self, cx: &mut Context<'_>) {
+    pub(crate) fn watch(&self, cx: &Context<'_>) {
         let mut waiting = lock(&self.waiting);
         if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
             waiting.push(cx.waker().clone());
@@ -67,13 +67,13 @@ mod tests {
     #[test]
     fn never_more_than_the_limit_and_all_come_back() {
         let slots = Slots::new(2);
-        let mut cx = Context::from_waker(Waker::noop());
+        let cx = Context::from_waker(Waker::noop());
         let first = slots.try_take().unwrap();
         let second = slots.try_take().unwrap();
-        assert!(slots.poll_take(&mut cx).is_pending());
+        assert!(slots.poll_take(&cx).is_pending());
         assert_eq!(slots.used(), 2);
         drop(first);
-        assert!(slots.poll_take(&mut cx).is_ready());
+        assert!(slots.poll_take(&cx).is_ready());
         drop(second);
         assert_eq!(slots.used(), 0);
     }

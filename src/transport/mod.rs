@@ -12,7 +12,7 @@
 
 pub(crate) mod mem;
 mod options;
-#[cfg(any(feature = "tcp", feature = "udp", feature = "unix"))]
+#[cfg(any(feature = "tcp", feature = "udp"))]
 pub(crate) mod socket;
 #[cfg(feature = "tcp")]
 pub(crate) mod tcp;

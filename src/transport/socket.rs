@@ -2,14 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 #[cfg(feature = "udp")]
 use {super::options::Interface, std::net::IpAddr, std::net::Ipv4Addr};
+#[cfg(feature = "tcp")]
+use {crate::limits::Limits, socket2::TcpKeepalive, std::time::Duration};
 
 use super::BindOptions;
-use crate::limits::Limits;
 
 /// When an idle TCP connection is first probed; then every 10 s, and after three probes without an answer it is dead.
 #[cfg(feature = "tcp")]
@@ -18,7 +18,6 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 #[cfg(feature = "udp")]
 const UDP_RECEIVE_BUFFER: usize = 4 << 20;
 
-#[cfg(any(feature = "tcp", feature = "udp"))]
 fn ip_socket(addr: SocketAddr, kind: Type, protocol: Protocol, options: &BindOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
     socket.set_nonblocking(true)?;
@@ -62,7 +61,7 @@ pub(crate) fn tcp_listener(addr: SocketAddr, options: &BindOptions, limits: &Lim
     }
     tcp_options(&socket, limits)?;
     socket.bind(&addr.into())?;
-    socket.listen(backlog(limits))?;
+    socket.listen(limits.backlog())?;
     Ok(socket)
 }
 
@@ -73,11 +72,6 @@ pub(crate) fn tcp_client(addr: SocketAddr, limits: &Limits) -> io::Result<Socket
     socket.set_nonblocking(true)?;
     tcp_options(&socket, limits)?;
     Ok(socket)
-}
-
-#[cfg(any(feature = "tcp", feature = "unix"))]
-pub(crate) fn backlog(limits: &Limits) -> i32 {
-    i32::try_from(limits.backlog).unwrap_or(i32::MAX)
 }
 
 /// A bound UDP socket that has joined its groups.

@@ -16,7 +16,7 @@ use tokio::io::AsyncWrite;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Accepted, BindOptions, Listener, socket};
+use super::{Accepted, BindOptions, Listener};
 use crate::connection::{WriteHalf, lock};
 use crate::endpoint::UnixAddress;
 use crate::limits::Limits;
@@ -43,7 +43,7 @@ impl UnixTransport {
             (None, name) => {
                 let name = format!("\0{}", name.unwrap_or_default());
                 socket.bind(&SockAddr::unix(name)?)?;
-                socket.listen(socket::backlog(limits))?;
+                socket.listen(limits.backlog())?;
                 (socket, None)
             }
         };
@@ -106,7 +106,7 @@ impl SocketFile {
 
         let finish = || {
             fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
-            socket.listen(socket::backlog(limits))?;
+            socket.listen(limits.backlog())?;
             let made = fs::symlink_metadata(&temporary)?;
             // asked again, as late as can be: another process may have been quicker. And a name that was free must not
             // take anything's place

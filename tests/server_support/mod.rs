@@ -1,6 +1,6 @@
 //! What the tests of servers, transports and clients share: waits that fail clearly, a plain client that speaks lines,
 //! and this test program started again as a process of its own.
-#![allow(dead_code)] // Each test crate uses its own part.
+#![allow(dead_code, clippy::unwrap_used)] // Each test crate uses its own part.
 
 use std::future::Future;
 use std::io::{BufRead, BufReader as StdBufReader};

@@ -86,7 +86,7 @@ impl UdpShared {
 
     /// Sends a datagram. Pending only while the kernel's buffer is full; an error is counted, and the datagram is lost,
     /// as datagrams may be.
-    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8], to: SocketAddr) -> Poll<()> {
+    pub(crate) fn poll_send(&self, cx: &Context<'_>, bytes: &[u8], to: SocketAddr) -> Poll<()> {
         let socket = self.socket();
         let Some(socket) = socket.as_ref() else { return Poll::Ready(()) };
         match socket.try_send_to(bytes, to) {

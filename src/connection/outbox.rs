@@ -638,8 +638,8 @@ where
 
     fn encode(&self, message: M) -> Result<Bytes, Error> {
         let mut buffer = BytesMut::new();
-        let mut codec = self.prototype.codec();
-        match catch_unwind(AssertUnwindSafe(|| codec.encode(message, &mut buffer))) {
+        let encode = || self.prototype.codec().encode(message, &mut buffer);
+        match catch_unwind(AssertUnwindSafe(encode)) {
             Ok(Ok(())) => Ok(buffer.freeze()),
             Ok(Err(error)) => Err(encode_error(error)),
             Err(_) => Err(Error::new(ErrorKind::Codec, "the codec panicked")),

@@ -1,5 +1,6 @@
 //! What everybody who has to do with one connection shares: its task, its owner, its senders, the server.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -362,4 +363,11 @@ impl Core {
 /// A lock that a panic elsewhere does not spoil: what it guards is valid at every step.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Drops what is, or holds, the user's: a panic in its `Drop` must not keep us from what comes next.
+pub(crate) fn discard<T>(value: T) {
+    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+        tracing::warn!("a panic in the drop of a codec");
+    }
 }

@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 
 use super::batch;
 use super::closed::{CloseReason, Closed, Failure, Fault};
-use super::core::{Core, Remainder};
+use super::core::{Core, Remainder, discard};
 use super::deadlines::micros;
 use super::outbox::Outlet;
 
@@ -190,11 +190,13 @@ impl Ending {
                         return false;
                     }
                     if !self.core.is_broken() {
-                        // after a failure the peer's end is not waited for
-                        self.remainder = self
-                            .core
-                            .take_remainder()
-                            .filter(|_| self.core.failure().is_none_or(|failure| failure.reason.lingers()));
+                        let lingers = self.core.failure().is_none_or(|failure| failure.reason.lingers());
+                        let remainder = self.core.take_remainder();
+                        if lingers {
+                            self.remainder = remainder;
+                        } else {
+                            discard(remainder);
+                        }
                         self.core.deadlines.half_closes();
                         self.stage = Stage::Linger;
                     }
@@ -218,8 +220,7 @@ impl Ending {
             reason => reason,
         };
         self.out.release(!reason.flushes());
-        self.remainder = None;
-        drop(self.core.take_remainder());
+        discard((self.remainder.take(), self.core.take_remainder()));
         self.stage = Stage::Closed;
         self.patience = None;
         let closed = Closed { reason, ..self.core.sum_up(self.out.totals()) };

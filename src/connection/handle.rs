@@ -11,7 +11,7 @@ use futures::{Sink, Stream};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::closed::{CloseReason, Closed, Failure};
-use super::core::{ConnectionId, Core};
+use super::core::{ConnectionId, Core, discard};
 use super::link::{Link, Received};
 use super::outbox::{Admits, Outbound, PushError, Until};
 use super::sender::{Sender, TrySendError};
@@ -448,7 +448,7 @@ where
     pub fn abort(&mut self) {
         self.end(CloseReason::Aborted);
         self.out.release(true);
-        self.take_link();
+        discard(self.take_link());
     }
 
     pub(crate) fn end(&self, failure: impl Into<Failure>) {
@@ -486,8 +486,13 @@ impl<In, Out> Drop for Connection<In, Out> {
         self.out.end();
         if self.core.runtime.is_none() {
             // the task ends it; until then the socket is open, and holds its slot
-            let link = self.take_link().filter(|_| !self.core.is_broken());
-            self.core.release(link.map(Link::into_remainder));
+            let link = self.take_link();
+            if self.core.is_broken() {
+                discard(link);
+                self.core.release(None);
+            } else {
+                self.core.release(link.map(Link::into_remainder));
+            }
             return;
         }
         self.core.release(None);

@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::Encoder;
 
 use super::closed::{CloseReason, Failure};
-use super::core::{Core, lock};
+use super::core::{Core, discard, lock};
 use super::link::encode_error;
 use super::sender::Overflow;
 use super::{batch, pool, pump};
@@ -145,7 +145,8 @@ pub(crate) struct Outbox<C, W> {
 }
 
 struct Out<C, W> {
-    codec: C,
+    /// Goes with the transport.
+    codec: Option<C>,
     half: Option<W>,
     buffer: BytesMut,
     /// The sizes of the waiting messages, where they must be known: on a message transport, or to drop the oldest.
@@ -376,7 +377,7 @@ where
             prototype,
             listed: AtomicBool::new(false),
             out: Mutex::new(Out {
-                codec,
+                codec: Some(codec),
                 half: Some(half),
                 buffer: BytesMut::new(),
                 sizes: W::MESSAGES.then(VecDeque::new),
@@ -501,10 +502,11 @@ where
         if let (Some(half), true) = (&mut out.half, abort) {
             half.abort();
         }
-        let half = out.half.take();
+        let (half, codec) = (out.half.take(), out.codec.take());
         let owner = out.owner.take();
         drop(locked);
         drop(half);
+        discard(codec);
         self.core.room.notify_waiters();
         if let Some((_, owner)) = owner {
             owner.wake();
@@ -569,7 +571,9 @@ where
         }
         out.prepare();
         let before = out.buffer.len();
-        let (codec, buffer) = (&mut out.codec, &mut out.buffer);
+        let (Some(codec), buffer) = (&mut out.codec, &mut out.buffer) else {
+            return Err(PushError::Closed(message));
+        };
         // a panic is this connection's, whoever's task it happens in; and no torn message may stay behind
         match catch_unwind(AssertUnwindSafe(|| codec.encode(message, buffer))) {
             Ok(Ok(())) => {}

@@ -600,7 +600,7 @@ where
         let limit = self.core.limits.outbox;
         let mut guard = self.out();
         let out = &mut *guard;
-        if out.ended {
+        if out.ended || self.core.is_broken() {
             return Pushed::Closed;
         }
         let mut pushed = Pushed::Taken;

@@ -316,7 +316,8 @@ impl Core {
     pub(crate) fn on_close(&self, who: Weak<dyn Leave>) {
         let mut list = lock(&self.on_close);
         if self.closed.get().is_none() {
-            list.retain(|other| other.strong_count() > 0);
+            // whoever leaves and comes back is told once, and those that are gone are not kept
+            list.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&who));
             list.push(who);
             return;
         }

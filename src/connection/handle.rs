@@ -41,6 +41,8 @@ pub struct Connection<In, Out = In> {
     turn: u32,
     /// As a stream it has given its error.
     spent: bool,
+    /// As a sink it has promised room for a message.
+    promised: bool,
     /// Where no task of ours drives the connection: until when an incomplete message must be whole.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -75,7 +77,7 @@ where
     pub(crate) fn new(link: Box<dyn Link<In, Out>>, out: Arc<dyn Outbound<Out>>) -> Self {
         let core = Arc::clone(out.core());
         let owned = Mutex::new(Owned { link: Some(link), slot: None });
-        Self { owned, out, core, turn: 0, spent: false, timer: None }
+        Self { owned, out, core, turn: 0, spent: false, promised: false, timer: None }
     }
 
     /// Its id, unique within this process.
@@ -323,6 +325,13 @@ where
     /// many bytes wait now.
     #[inline]
     fn push(&mut self, message: Out) -> Result<usize, PushError<Out>> {
+        self.put(message, false)
+    }
+
+    /// As [`push`](Self::push). A message that was `promised` room is taken though somebody else has filled that in the
+    /// meantime.
+    #[inline]
+    fn put(&mut self, message: Out, promised: bool) -> Result<usize, PushError<Out>> {
         let Some(link) = &mut self.owned.get_mut().unwrap_or_else(PoisonError::into_inner).link else {
             return Err(PushError::Closed(message));
         };
@@ -334,6 +343,7 @@ where
         }
         match self.out.admits() {
             Admits::Yes if !self.core.is_broken() => {}
+            Admits::Full if promised && !self.core.is_broken() => {}
             Admits::Full if !self.core.is_broken() => return Err(PushError::Full(message)),
             _ => return Err(PushError::Closed(message)),
         }
@@ -535,12 +545,17 @@ where
 {
     type Error = Error;
 
-    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.poll_room(cx)
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if !self.promised {
+            ready!(self.poll_room(cx))?;
+            self.promised = true;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Out) -> Result<(), Error> {
-        match self.push(message) {
+        let promised = std::mem::take(&mut self.promised);
+        match self.put(message, promised) {
             Ok(_) => Ok(()),
             Err(PushError::Encode(error)) => Err(error),
             Err(PushError::Closed(_)) => Err(self.error(self.core.reason())),

@@ -1,6 +1,7 @@
 //! A connection's codec on its transport, as its owner uses them, whatever the two are.
 
 use std::error::Error as StdError;
+use std::io;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -41,8 +42,11 @@ pub(crate) fn encode_error(error: impl Into<BoxError>) -> Error {
     Error::new(ErrorKind::Codec, "a message cannot be encoded").because(error)
 }
 
-/// What a decoder's error means for the connection.
-pub(crate) fn decode_failure(error: BoxError) -> Failure {
+/// What `Decoder::decode_eof` says unless a codec has its own, where the stream ends inside a message.
+const LEFT_AT_END: &str = "bytes remaining on stream";
+
+/// What a decoder's error means for the connection. `at_end`: the stream has ended.
+pub(crate) fn decode_failure(error: BoxError, at_end: bool) -> Failure {
     let mut reason = CloseReason::Protocol;
     let mut next: Option<&(dyn StdError + 'static)> = Some(error.as_ref());
     while let Some(error) = next {
@@ -53,6 +57,13 @@ pub(crate) fn decode_failure(error: BoxError) -> Failure {
                 reason = CloseReason::TooLarge;
             }
             break;
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            let cut = error.kind() == io::ErrorKind::UnexpectedEof || error.to_string() == LEFT_AT_END;
+            if at_end && cut {
+                reason = CloseReason::Truncated;
+                break;
+            }
         }
         next = error.source();
     }

@@ -62,7 +62,7 @@ where
                     }
                     Err(error) => {
                         self.current = None;
-                        return Poll::Ready(Received::Failed(Box::new(decode_failure(error.into()))));
+                        return Poll::Ready(Received::Failed(Box::new(decode_failure(error.into(), false))));
                     }
                 }
             }

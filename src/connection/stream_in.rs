@@ -125,7 +125,7 @@ where
                         return Poll::Ready(Received::Message);
                     }
                     Ok(None) => self.fresh = false,
-                    Err(error) => return self.spoil(decode_failure(error.into())),
+                    Err(error) => return self.spoil(decode_failure(error.into(), self.ended)),
                 }
                 let limit = core.limits.max_message.saturating_add(FRAMING);
                 if self.buffer.len() > limit {

@@ -31,7 +31,11 @@ async fn tokio_utils_length_codec_plugs_in_though_it_gives_other_messages_than_i
     impl Handler for Echo {
         type In = BytesMut;
         type Out = Bytes;
-        async fn on_message(&mut self, conn: &mut Connection<BytesMut, Bytes>, message: BytesMut) -> anyhow::Result<()> {
+        async fn on_message(
+            &mut self,
+            conn: &mut Connection<BytesMut, Bytes>,
+            message: BytesMut,
+        ) -> anyhow::Result<()> {
             Ok(conn.send(message.freeze()).await?)
         }
     }
@@ -161,9 +165,10 @@ async fn recv_tells_the_limit_and_what_was_seen_as_well() {
         let to = to.clone();
         async move {
             let error = conn.recv().await.expect_err("too large");
-            let chain: Vec<_> = std::iter::successors(Some(&error as &(dyn StdError + 'static)), |error| (*error).source())
-                .map(ToString::to_string)
-                .collect();
+            let chain: Vec<_> =
+                std::iter::successors(Some(&error as &(dyn StdError + 'static)), |error| (*error).source())
+                    .map(ToString::to_string)
+                    .collect();
             let _ = to.send((error.close_reason(), chain));
             Ok(())
         }

@@ -44,7 +44,8 @@ async fn forward_makes_an_echo_server_of_the_two_halves() {
 async fn the_halves_work_in_two_tasks() {
     let (told, _ends) = Told::<Bytes>::new();
     let limits = Limits::edge().with_outbox(5000);
-    let (_running, endpoint) = start(Server::new(told.echo()).limits(limits.clone()), &mem(), LengthDelimited::new()).await;
+    let (_running, endpoint) =
+        start(Server::new(told.echo()).limits(limits.clone()), &mem(), LengthDelimited::new()).await;
     let conn: Connection<Bytes> = open_with(&endpoint, LengthDelimited::new(), limits).await;
     let (mut sink, stream) = conn.split();
     let writer = tokio::spawn(async move {
@@ -197,7 +198,11 @@ async fn a_sender_that_waits_for_room_hears_of_the_end() {
             async move { while sender.send(vec![0; 500].into()).await.is_ok() {} }
         });
         support::until("the outbox is full", || conn.unsent_bytes() > 500).await;
-        if by_owner { conn.abort() } else { sender.abort() }
+        if by_owner {
+            conn.abort()
+        } else {
+            sender.abort()
+        }
         within("the waiting sender", waiting).await.expect("no panic");
     }
 }

@@ -507,9 +507,9 @@ impl<In, Out> Drop for Connection<In, Out> {
         }
         self.core.release(None);
         let outlet = Arc::clone(&self.out).into_outlet();
-        let remainder = self.take_link().map(Link::into_remainder);
-        match remainder {
-            Some(remainder) if !self.core.is_broken() && !(remainder.ended() && self.out.pending() == 0) => {
+        match self.take_link().map(Link::into_remainder) {
+            // else nothing is to be sent, and nothing to be waited for
+            Some(remainder) if !self.core.is_broken() && (self.out.pending() > 0 || !remainder.ended()) => {
                 pump::start_last(outlet, remainder);
             }
             _ => pump::finish(&*outlet),

@@ -83,6 +83,10 @@
 //!
 //! `mem:` is always there. No feature changes what another one does.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod client;
 pub mod codec;
 pub mod connection;

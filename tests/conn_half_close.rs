@@ -276,16 +276,16 @@ async fn a_reset_is_no_orderly_end() {
 /// The linger is bounded: in time, and in what a peer can make us read.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_end_is_left_after_the_grace() {
-    for more in [0, 10, LARGE] {
+    for (more, half_close, wanted) in [(0, 10, 2), (10, 10, 2), (10, 1, 1), (LARGE, 10, 0)] {
         let (told, mut ends) = Told::<Bytes>::new();
         let told = told.on_message(|conn, _| Box::pin(async move { Ok(conn.close().await?) }));
-        let limits = Limits::edge().with_half_close(3 * SECOND);
+        let limits = Limits::edge().with_half_close(half_close * SECOND);
         let (_running, endpoint) = start(Server::new(told).limits(limits), &mem(), LengthDelimited::new()).await;
         let mut peer = open_raw(&endpoint).await;
         peer.send(frame(b"request").into()).await.expect("sent");
         let _ = peer.send(vec![0; more].into()).await;
         let closed = paused("the end", ends.recv()).await.expect("a connection");
         assert_eq!(closed.reason, CloseReason::Local);
-        assert_eq!(closed.duration.as_secs(), if more == LARGE { 0 } else { 3 }, "{more} bytes more");
+        assert_eq!(closed.duration.as_secs(), wanted, "{more} bytes more, {half_close} s");
     }
 }

@@ -100,7 +100,9 @@ async fn second_signal(message: &str) {
     server_support::eventually("the end of listening", || std::net::TcpStream::connect(to).is_err()).await;
     assert!(server.child.try_wait().unwrap().is_none(), "one signal alone waits for the drain");
     server.signal("TERM");
-    assert_eq!(server.told("report"), "0 finished, 1 cut");
+    // one of the connects above may have been accepted before the end of listening, and finished
+    let report = server.told("report");
+    assert!(report.ends_with(" finished, 1 cut"), "{report}");
     assert_eq!(server.exit().await, Some(0));
     assert_eq!(client.hear().await, None);
     assert!(begin.elapsed() < Duration::from_secs(30), "the drain of 60 s was waited for");

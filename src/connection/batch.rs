@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 
 use super::core::Core;
-use super::outbox::Outlet;
+use super::outlet::Outlet;
 use super::pool;
 
 thread_local! {

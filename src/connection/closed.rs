@@ -4,12 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::core::ConnectionId;
 use crate::error::BoxError;
+use crate::peer::Peer;
 
 /// What is known of a connection when it is over. [`Handler::on_close`](crate::Handler::on_close) gets it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Closed {
+    /// Which connection it was.
+    pub id: ConnectionId,
+    /// The other end.
+    pub peer: Peer,
     /// Why.
     pub reason: CloseReason,
     /// From the accept, or the connect, to the close.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::closed::{CloseReason, Closed, Failure};
 use super::deadlines::Deadlines;
-use super::outbox::Totals;
+use super::outlet::Totals;
 use crate::limits::Limits;
 use crate::peer::Peer;
 
@@ -330,6 +330,8 @@ impl Core {
     /// What is known of the connection at its end.
     pub(crate) fn sum_up(&self, totals: Totals) -> Closed {
         Closed {
+            id: self.id,
+            peer: self.peer.clone(),
             reason: self.reason(),
             duration: self.deadlines.opened().elapsed(),
             bytes_in: self.bytes_in(),

@@ -17,10 +17,13 @@ use super::batch;
 use super::closed::{CloseReason, Closed, Failure, Fault};
 use super::core::{Core, Remainder, discard};
 use super::deadlines::micros;
-use super::outbox::Outlet;
+use super::outlet::Outlet;
 
 /// How long a session that is cut may take over its last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long the peer's end is awaited after ours, at most: a peer that was sending when we closed has seen it by then.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// Who is told that a connection is over.
 pub(crate) trait Watch: Send + Sync {
@@ -52,6 +55,8 @@ struct Ending {
     remainder: Option<Box<dyn Remainder>>,
     /// When a session that was told of the end is dropped.
     patience: Option<u64>,
+    /// When the peer's end is no longer waited for.
+    lingers_until: u64,
     /// What the timer is set to.
     armed: u64,
 }
@@ -74,8 +79,17 @@ where
 {
     pub(crate) fn new(session: F, out: Arc<dyn Outlet>, watch: Arc<dyn Watch>) -> Self {
         let core = Arc::clone(out.core());
-        let ending =
-            Ending { core, out, watch, known: false, stage: Stage::Open, remainder: None, patience: None, armed: 0 };
+        let ending = Ending {
+            core,
+            out,
+            watch,
+            known: false,
+            stage: Stage::Open,
+            remainder: None,
+            patience: None,
+            lingers_until: 0,
+            armed: 0,
+        };
         Self { session: Some(session), timer: None, ending }
     }
 }
@@ -199,6 +213,7 @@ impl Ending {
                         }
                         self.core.deadlines.half_closes();
                         self.stage = Stage::Linger;
+                        self.lingers_until = self.core.deadlines.now().saturating_add(micros(LINGER));
                     }
                 }
                 Stage::Linger => {
@@ -246,6 +261,10 @@ impl Ending {
                 _ => deadlines.next(limits),
             }
             .map(|(at, reason)| (at, Some(reason)));
+            if self.stage == Stage::Linger {
+                let at = next.map_or(self.lingers_until, |(at, _)| at.min(self.lingers_until));
+                next = Some((at, Some(CloseReason::HalfCloseTimeout)));
+            }
             if let Some(patience) = self.patience() {
                 next = next.filter(|(at, _)| *at <= patience).or(Some((patience, None)));
             }

@@ -5,17 +5,16 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use futures::{Sink, Stream};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::closed::{CloseReason, Closed, Failure};
 use super::core::{ConnectionId, Core, discard};
 use super::link::{Link, Received};
-use super::outbox::{Admits, Outbound, PushError, Until};
-use super::sender::{Sender, TrySendError};
-use super::{batch, pool, pump};
+use super::outlet::Outbound;
+use super::sender::Sender;
+use super::{batch, pump};
 use crate::error::Error;
 use crate::peer::Peer;
 
@@ -29,29 +28,29 @@ const TURN: u32 = 256;
 /// leaves in one write, and nobody calls flush. A connection made with [`connect`](crate::connect) is polled by its
 /// owner's task: [`send`](Self::send) writes at once, [`feed`](Self::feed) collects.
 ///
-/// It is also a [`Stream`] and a [`Sink`].
+/// It is also a [`Stream`](futures::Stream) and a [`Sink`](futures::Sink).
 ///
 /// Dropping it closes it in order: what was sent still goes out.
 pub struct Connection<In, Out = In> {
     /// Never locked: it makes the connection `Sync`, so that a handler may hold `&Connection` across an await.
-    owned: Mutex<Owned<In, Out>>,
-    out: Arc<dyn Outbound<Out>>,
-    core: Arc<Core>,
+    pub(super) owned: Mutex<Owned<In, Out>>,
+    pub(super) out: Arc<dyn Outbound<Out>>,
+    pub(super) core: Arc<Core>,
     /// Messages since the last wait.
-    turn: u32,
+    pub(super) turn: u32,
     /// As a stream it has given its error.
-    spent: bool,
+    pub(super) spent: bool,
     /// As a sink it has promised room for a message.
-    promised: bool,
+    pub(super) promised: bool,
     /// Where no task of ours drives the connection: until when an incomplete message must be whole.
-    timer: Option<Pin<Box<Sleep>>>,
+    pub(super) timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// What only the owner uses.
-struct Owned<In, Out> {
-    link: Option<Box<dyn Link<In, Out>>>,
+pub(super) struct Owned<In, Out> {
+    pub(super) link: Option<Box<dyn Link<In, Out>>>,
     /// The message that has just come, until it is taken.
-    slot: Option<In>,
+    pub(super) slot: Option<In>,
 }
 
 /// What a session waits for.
@@ -132,7 +131,7 @@ where
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<In>, Error>> {
+    pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<In>, Error>> {
         if self.core.is_disturbed() && self.core.drain_deadline().is_some() {
             self.core.finish_when_idle();
         }
@@ -155,7 +154,7 @@ where
         }
     }
 
-    fn error(&self, reason: CloseReason) -> Error {
+    pub(super) fn error(&self, reason: CloseReason) -> Error {
         let error = Error::closed(reason);
         match self.core.failure().and_then(|failure| failure.cause.clone()) {
             Some(cause) => error.because(Box::new(Shared(cause)) as crate::error::BoxError),
@@ -267,168 +266,8 @@ where
     }
 
     /// Whether the task that polls us writes the outbox.
-    fn is_driven(&self) -> bool {
+    pub(super) fn is_driven(&self) -> bool {
         batch::is_driving(&self.core)
-    }
-
-    /// Sends a message, waiting for room in the outbox where there is none. After it, the message goes out without
-    /// further calls.
-    ///
-    /// # Errors
-    /// If the connection is closed, or the codec refuses the message; that alone leaves the connection as it was.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped before it is ready, the message was not sent.
-    pub async fn send(&mut self, message: Out) -> Result<(), Error> {
-        match self.push(message) {
-            Ok(pending) if pending < self.core.watermark() && self.is_driven() => Ok(()),
-            Ok(pending) => self.pushed(pending, true).await,
-            Err(error) => self.push_later(error, true).await,
-        }
-    }
-
-    /// As [`send`](Self::send), but the message may stay in the outbox until it is full, until the next
-    /// [`flush`](Self::flush) or [`send`](Self::send), or until [`recv`](Self::recv) waits.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    /// As [`send`](Self::send).
-    pub async fn feed(&mut self, message: Out) -> Result<(), Error> {
-        match self.push(message) {
-            Ok(pending) if pending < self.core.watermark() => Ok(()),
-            Ok(pending) => self.pushed(pending, false).await,
-            Err(error) => self.push_later(error, false).await,
-        }
-    }
-
-    /// Sends a message if there is room for it in the outbox.
-    ///
-    /// # Errors
-    /// [`TrySendError`], with the message where it was not looked at.
-    pub fn try_send(&mut self, message: Out) -> Result<(), TrySendError<Out>> {
-        match self.push(message) {
-            Ok(pending) => {
-                if !self.is_driven() {
-                    Arc::clone(&self.out).announce(pending);
-                }
-                Ok(())
-            }
-            Err(PushError::Full(message)) => Err(TrySendError::Full(message)),
-            Err(PushError::Closed(message)) => Err(TrySendError::Closed(message)),
-            Err(PushError::Encode(error)) => Err(TrySendError::Encode(error)),
-        }
-    }
-
-    /// Encodes a message, onto the stage where nothing waits before it, else into the outbox if that has room. Tells how
-    /// many bytes wait now.
-    #[inline]
-    fn push(&mut self, message: Out) -> Result<usize, PushError<Out>> {
-        self.put(message, false)
-    }
-
-    /// As [`push`](Self::push). A message that was `promised` room is taken though somebody else has filled that in the
-    /// meantime.
-    #[inline]
-    fn put(&mut self, message: Out, promised: bool) -> Result<usize, PushError<Out>> {
-        let Some(link) = &mut self.owned.get_mut().unwrap_or_else(PoisonError::into_inner).link else {
-            return Err(PushError::Closed(message));
-        };
-        if batch::is_driving(&self.core)
-            && self.core.quiet.load(Ordering::Relaxed)
-            && batch::staged() < self.core.watermark()
-        {
-            return batch::stage(|buffer| link.encode(message, buffer)).map_err(PushError::Encode);
-        }
-        match self.out.admits() {
-            Admits::Yes if !self.core.is_broken() => {}
-            Admits::Full if promised && !self.core.is_broken() => {}
-            Admits::Full if !self.core.is_broken() => return Err(PushError::Full(message)),
-            _ => return Err(PushError::Closed(message)),
-        }
-        let mut buffer = pool::take_write();
-        match link.encode(message, &mut buffer) {
-            Ok(()) => Ok(self.out.append(buffer)),
-            Err(error) => {
-                pool::give_write(buffer);
-                Err(PushError::Encode(error))
-            }
-        }
-    }
-
-    /// After a message got in: has it written where nobody else does, or where there is much.
-    async fn pushed(&self, pending: usize, announce: bool) -> Result<(), Error> {
-        if self.is_driven() {
-            self.write_some().await;
-        } else if announce || pending >= self.core.watermark() {
-            Arc::clone(&self.out).announce(pending);
-        }
-        self.check()
-    }
-
-    /// Waits for room, as often as it takes.
-    async fn push_later(&mut self, mut error: PushError<Out>, announce: bool) -> Result<(), Error> {
-        loop {
-            let message = match error {
-                PushError::Full(message) => message,
-                PushError::Closed(_) => return Err(self.error(self.core.reason())),
-                PushError::Encode(error) => return Err(error),
-            };
-            poll_fn(|cx| self.poll_room(cx)).await?;
-            match self.push(message) {
-                Ok(pending) if announce || pending >= self.core.watermark() => {
-                    return self.pushed(pending, announce).await;
-                }
-                Ok(_) => return Ok(()),
-                Err(again) => error = again,
-            }
-        }
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        if self.core.is_broken() { Err(self.error(self.core.reason())) } else { Ok(()) }
-    }
-
-    /// Writes what the transport takes now. Never waits, so that a send is ready once its message is in.
-    async fn write_some(&self) {
-        poll_fn(|cx| {
-            let _ = self.out.poll_flush(cx);
-            Poll::Ready(())
-        })
-        .await;
-    }
-
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.poll_until(cx, Until::Room)
-    }
-
-    fn poll_until(&self, cx: &mut Context<'_>, until: Until) -> Poll<Result<(), Error>> {
-        self.check()?;
-        if self.out.waits(cx, until) {
-            self.core.writer.register(cx.waker());
-            if self.is_driven() {
-                let _ = self.out.poll_flush(cx);
-            } else {
-                Arc::clone(&self.out).into_outlet().flush_for_owner();
-            }
-            self.check()?;
-            if self.out.waits(cx, until) {
-                return Poll::Pending;
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Waits until everything that was sent has been handed to the transport.
-    ///
-    /// # Errors
-    /// If the connection broke before.
-    ///
-    /// # Cancel safety
-    /// A dropped future loses nothing: what is left goes out all the same.
-    pub async fn flush(&mut self) -> Result<(), Error> {
-        poll_fn(|cx| self.poll_until(cx, Until::Empty)).await
     }
 
     /// Closes the connection in order: everything that was sent goes out, then the end. From here on nothing is
@@ -441,6 +280,18 @@ where
     /// A dropped future does not take the close back.
     pub async fn close(&mut self) -> Result<(), Error> {
         self.core.start_closing();
+        self.finish().await
+    }
+
+    /// Ends this side: everything that was sent goes out, then the end. The peer's messages are still received, for
+    /// [`Limits::half_close`](crate::Limits::half_close) without progress.
+    ///
+    /// # Errors
+    /// If the connection broke before everything was out.
+    ///
+    /// # Cancel safety
+    /// A dropped future does not take the end back.
+    pub async fn finish(&mut self) -> Result<(), Error> {
         self.out.end();
         self.flush().await?;
         poll_fn(|cx| self.out.poll_shutdown(cx)).await;
@@ -514,66 +365,6 @@ impl<In, Out> Drop for Connection<In, Out> {
             }
             _ => pump::finish(&*outlet),
         }
-    }
-}
-
-// a message is never pinned in its slot
-impl<In, Out> Unpin for Connection<In, Out> {}
-
-impl<In, Out> Stream for Connection<In, Out>
-where
-    In: Send + 'static,
-    Out: Send + 'static,
-{
-    type Item = Result<In, Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // after an error the stream is at its end
-        if self.spent {
-            return Poll::Ready(None);
-        }
-        let next = ready!(self.poll_recv(cx)).transpose();
-        self.spent = matches!(next, Some(Err(_)));
-        Poll::Ready(next)
-    }
-}
-
-impl<In, Out> Sink<Out> for Connection<In, Out>
-where
-    In: Send + 'static,
-    Out: Send + 'static,
-{
-    type Error = Error;
-
-    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if !self.promised {
-            ready!(self.poll_room(cx))?;
-            self.promised = true;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn start_send(mut self: Pin<&mut Self>, message: Out) -> Result<(), Error> {
-        let promised = std::mem::take(&mut self.promised);
-        match self.put(message, promised) {
-            Ok(_) => Ok(()),
-            Err(PushError::Encode(error)) => Err(error),
-            Err(PushError::Closed(_)) => Err(self.error(self.core.reason())),
-            Err(PushError::Full(_)) => {
-                Err(Error::new(crate::error::ErrorKind::Config, "start_send without poll_ready: the outbox is full"))
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.poll_until(cx, Until::Empty)
-    }
-
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.core.start_closing();
-        self.out.end();
-        ready!(self.poll_until(cx, Until::Empty))?;
-        self.out.poll_shutdown(cx).map(Ok)
     }
 }
 

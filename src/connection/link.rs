@@ -39,7 +39,7 @@ pub(crate) trait Link<In, Out>: Remainder {
 
 /// An encoder's error.
 pub(crate) fn encode_error(error: impl Into<BoxError>) -> Error {
-    Error::new(ErrorKind::Codec, "a message cannot be encoded").because(error)
+    Error::new(ErrorKind::Codec, "the codec refused a message").because(error)
 }
 
 /// What `Decoder::decode_eof` says unless a codec has its own, where the stream ends inside a message.

@@ -10,11 +10,12 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `handle` | [`Connection`], what users hold |
+//! | `handle`, `sending`, `stream_sink` | [`Connection`], what users hold: receiving and the end, sending, traits of `futures` |
 //! | `sender` | [`Sender`], to send from elsewhere |
 //! | `core` | what everybody shares: flags, counters, the reason for the end |
 //! | `link`, `stream_in`, `message_in` | the codec on the read half, of byte streams and of message transports |
-//! | `outbox`, `batch`, `pump` | the outgoing side, and who writes it when |
+//! | `outlet`, `outbox`, `pending` | the outgoing side: as others see it, its lock, what is under it |
+//! | `batch`, `pump` | who writes it when: a session that waits; a task where there is no session |
 //! | `driver` | the one task of a server's connection |
 //! | `deadlines`, `closed`, `pool` | clocks; reasons and totals; buffers of a thread |
 //!
@@ -40,10 +41,14 @@ mod link;
 #[cfg(feature = "udp")]
 mod message_in;
 mod outbox;
+mod outlet;
+mod pending;
 mod pool;
 mod pump;
 mod sender;
+mod sending;
 mod stream_in;
+mod stream_sink;
 
 pub use batch::batch;
 pub use closed::{CloseReason, Closed, Fault};
@@ -58,5 +63,6 @@ pub(crate) use handle::{Event, wait_closed};
 pub(crate) use link::Link;
 #[cfg(feature = "udp")]
 pub(crate) use message_in::{MessageIn, MessageSource};
-pub(crate) use outbox::{Outbound, Outbox, Prototype, Pushed, WriteHalf};
+pub(crate) use outbox::{Outbox, Prototype};
+pub(crate) use outlet::{Outbound, Pushed, WriteHalf};
 pub(crate) use stream_in::StreamIn;

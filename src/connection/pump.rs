@@ -7,7 +7,8 @@ use std::task::Poll;
 
 use super::closed::CloseReason;
 use super::core::Remainder;
-use super::outbox::Outlet;
+use super::driver::LINGER;
+use super::outlet::Outlet;
 
 /// Starts a task that ends when the outbox is empty, or the connection is.
 pub(crate) fn start(outlet: Arc<dyn Outlet>) {
@@ -24,8 +25,8 @@ pub(crate) fn start_last(outlet: Arc<dyn Outlet>, mut remainder: Box<dyn Remaind
         if !outlet.core().is_broken() {
             poll_fn(|cx| outlet.poll_shutdown(cx)).await;
             // to close before the peer's end would throw away what it has not read yet
-            let half_close = outlet.core().limits.half_close;
-            let _ = tokio::time::timeout(half_close, poll_fn(|cx| remainder.poll_discard(cx))).await;
+            let linger = outlet.core().limits.half_close.min(LINGER);
+            let _ = tokio::time::timeout(linger, poll_fn(|cx| remainder.poll_discard(cx))).await;
         }
         finish(&*outlet);
     });

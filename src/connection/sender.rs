@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use super::core::{ConnectionId, Core};
-use super::outbox::{Outbound, PushError, Pushed};
+use super::outlet::{Outbound, PushError, Pushed};
 use crate::error::Error;
 use crate::peer::Peer;
 
@@ -180,6 +180,13 @@ impl<M: Send + 'static> Sender<M> {
         };
         Arc::clone(&self.out).announce(bytes.len());
         Ok(delivery)
+    }
+
+    /// Has the connection closed in order: what was sent still goes out, and its session receives nothing more.
+    pub fn close(&self) {
+        self.core().start_closing();
+        self.out.end();
+        self.core().wake();
     }
 
     /// Breaks the connection off: what waits in its outbox is lost.

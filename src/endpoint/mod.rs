@@ -265,6 +265,12 @@ impl TryFrom<&str> for Endpoint {
     }
 }
 
+impl From<&Self> for Endpoint {
+    fn from(endpoint: &Self) -> Self {
+        endpoint.clone()
+    }
+}
+
 impl TryFrom<&String> for Endpoint {
     type Error = EndpointError;
 

@@ -131,16 +131,16 @@ impl<M: Clone + Send + 'static> Group<M> {
 
     /// Sends a message to all members. Never waits.
     pub fn send(&self, message: M) -> Delivered {
-        self.send_to(message, |_| true)
+        self.send_where(message, |_| true)
     }
 
     /// Sends a message to all members but one. Never waits.
     pub fn send_except(&self, id: ConnectionId, message: M) -> Delivered {
-        self.send_to(message, |member| member != id)
+        self.send_where(message, |member| member != id)
     }
 
     /// Sends a message to the members that `wanted` picks. Never waits.
-    pub fn send_to(&self, message: M, mut wanted: impl FnMut(ConnectionId) -> bool) -> Delivered {
+    pub fn send_where(&self, message: M, mut wanted: impl FnMut(ConnectionId) -> bool) -> Delivered {
         let mut delivered = Delivered::default();
         let mut encoded: Vec<(u64, Option<Bytes>)> = Vec::new();
         // the writes come after the lock is given back

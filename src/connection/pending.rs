@@ -1,0 +1,235 @@
+//! What waits to be written: bytes, the messages they are, and the transport that is to take them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, BytesMut};
+
+use super::core::Core;
+use super::outlet::{Admits, Totals, Until, WriteHalf};
+use super::{batch, pool};
+
+/// What a waiting message of a message transport is charged beyond its bytes: empty ones are not free.
+const OVERHEAD: usize = 64;
+
+/// The state of an outbox, under its lock.
+pub(super) struct Pending<C, W> {
+    /// Goes with the transport.
+    pub(super) codec: Option<C>,
+    pub(super) half: Option<W>,
+    pub(super) buffer: BytesMut,
+    /// The sizes of the waiting messages, where they must be known: on a message transport, or to drop the oldest.
+    /// The first may have been sent in part.
+    pub(super) sizes: Option<VecDeque<usize>>,
+    /// The first of `sizes` has been sent in part, or stands for several messages.
+    pub(super) first_is_part: bool,
+    /// The largest message since nothing waited, for which there must be room.
+    pub(super) largest: usize,
+    pub(super) totals: Totals,
+    /// The transport takes nothing: only the driver tries again.
+    pub(super) blocked: bool,
+    pub(super) ended: bool,
+    pub(super) shut: bool,
+    /// A sender waits for room.
+    pub(super) awaited: bool,
+    /// The owner's task, and what it waits for.
+    pub(super) owner: Option<(Until, Waker)>,
+}
+
+impl<C, W: WriteHalf> Pending<C, W> {
+    pub(super) fn new(codec: C, half: W) -> Self {
+        Self {
+            codec: Some(codec),
+            half: Some(half),
+            buffer: BytesMut::new(),
+            sizes: W::MESSAGES.then(VecDeque::new),
+            first_is_part: false,
+            largest: 0,
+            totals: Totals::default(),
+            blocked: false,
+            ended: false,
+            shut: false,
+            awaited: false,
+            owner: None,
+        }
+    }
+
+    /// What waits, in bytes, with the overhead that messages are charged.
+    pub(super) fn cost(&self) -> usize {
+        let overhead = if W::MESSAGES { self.sizes.as_ref().map_or(0, |sizes| sizes.len() * OVERHEAD) } else { 0 };
+        self.buffer.len() + overhead
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.buffer.is_empty() && self.sizes.as_ref().is_none_or(VecDeque::is_empty)
+    }
+
+    pub(super) fn has_room(&self, limit: usize) -> bool {
+        let cost = self.cost();
+        cost == 0 || cost + self.largest <= limit
+    }
+
+    pub(super) fn admits(&self, limit: usize) -> Admits {
+        match (self.ended, self.has_room(limit)) {
+            (true, _) => Admits::Closed,
+            (false, true) => Admits::Yes,
+            (false, false) => Admits::Full,
+        }
+    }
+
+    /// Whether the owner's wait is over.
+    pub(super) fn is_done(&self, until: Until, limit: usize) -> bool {
+        match until {
+            Until::Room => self.ended || self.has_room(limit),
+            Until::Empty => self.half.is_none() || self.is_idle(),
+        }
+    }
+
+    pub(super) fn prepare(&mut self) {
+        if self.buffer.capacity() == 0 {
+            self.buffer = pool::take_write();
+        }
+    }
+
+    /// Takes what the owner has on the stage: straight to the transport, where nothing waits before it.
+    pub(super) fn take_staged(
+        &mut self,
+        core: &Core,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        messages: u64,
+        largest: usize,
+    ) {
+        let mut rest = bytes;
+        if let (true, Some(half)) = (self.buffer.is_empty() && self.sizes.is_none(), &mut self.half) {
+            while let Poll::Ready(Ok(written @ 1..)) = half.poll_write(cx, rest) {
+                self.totals.bytes += written as u64;
+                rest = rest.get(written..).unwrap_or_default();
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            // the clock is only read where somebody looks at it
+            if core.is_peer_ended() && rest.len() < bytes.len() {
+                core.deadlines.progress();
+            }
+        }
+        if !rest.is_empty() {
+            self.prepare();
+            self.buffer.extend_from_slice(rest);
+        }
+        // what is out costs later messages no room
+        self.appended(rest.len(), messages, if rest.is_empty() { 0 } else { largest });
+    }
+
+    /// Takes a buffer of encoded messages as it is, or what is in it.
+    pub(super) fn append(&mut self, bytes: BytesMut, messages: u64, largest: usize) {
+        let size = bytes.len();
+        if self.buffer.is_empty() {
+            self.buffer = bytes;
+        } else {
+            self.buffer.extend_from_slice(&bytes);
+            pool::give_write(bytes);
+        }
+        self.appended(size, messages, largest);
+    }
+
+    pub(super) fn appended(&mut self, size: usize, messages: u64, largest: usize) {
+        self.totals.messages += messages;
+        self.largest = self.largest.max(largest);
+        if let Some(sizes) = &mut self.sizes {
+            sizes.push_back(size);
+        }
+    }
+
+    /// Writes until everything is out or the transport takes no more.
+    pub(super) fn poll_write(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(half) = &mut self.half else {
+            return Poll::Ready(Ok(()));
+        };
+        if self.buffer.is_empty() && self.sizes.as_ref().is_none_or(VecDeque::is_empty) {
+            return half.poll_flush(cx);
+        }
+        loop {
+            let size = match (&self.sizes, W::MESSAGES) {
+                (Some(sizes), true) => sizes.front().copied(),
+                _ => (!self.buffer.is_empty()).then_some(self.buffer.len()),
+            };
+            let Some(size) = size else { break };
+            let next = self.buffer.get(..size).unwrap_or_default();
+            let Poll::Ready(result) = half.poll_write(cx, next) else {
+                self.blocked = true;
+                core.deadlines.stalls();
+                return Poll::Pending;
+            };
+            let written = result?;
+            if written == 0 && size > 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.totals.bytes += written as u64;
+            sent(&mut self.sizes, &mut self.first_is_part, written, W::MESSAGES);
+            if written == self.buffer.len() {
+                self.buffer.clear();
+            } else {
+                self.buffer.advance(written);
+            }
+            // the clock is only read where somebody looks at it
+            if self.blocked || !self.buffer.is_empty() || core.is_peer_ended() {
+                core.deadlines.progress();
+            }
+        }
+        // a large message that is out costs later ones no room
+        self.largest = 0;
+        if self.blocked {
+            self.blocked = false;
+            core.deadlines.drained();
+        }
+        batch::give_back(std::mem::take(&mut self.buffer));
+        half.poll_flush(cx)
+    }
+
+    /// From now on messages are told apart. What waits already was not counted one by one, so it stays together.
+    pub(super) fn keep_sizes(&mut self) {
+        if self.sizes.is_none() {
+            self.first_is_part = !self.buffer.is_empty();
+            self.sizes = Some(self.first_is_part.then_some(self.buffer.len()).into_iter().collect());
+        }
+    }
+
+    /// Makes room for a message of `size` bytes at the expense of the oldest ones that have not been touched.
+    pub(super) fn drop_oldest(&mut self, size: usize, limit: usize) -> usize {
+        let mut dropped = 0;
+        while self.cost() + size > limit {
+            let Some(sizes) = &mut self.sizes else { break };
+            let part = if self.first_is_part { sizes.front().copied().unwrap_or(0) } else { 0 };
+            let Some(old) = sizes.remove(usize::from(self.first_is_part)) else { break };
+            // the part that is on its way moves up to the message after the one that goes
+            self.buffer.copy_within(..part, old);
+            self.buffer.advance(old);
+            dropped += 1;
+        }
+        dropped
+    }
+}
+
+/// Takes `written` bytes off the sizes of the waiting messages.
+fn sent(sizes: &mut Option<VecDeque<usize>>, first_is_part: &mut bool, mut written: usize, messages: bool) {
+    let Some(sizes) = sizes else { return };
+    if messages {
+        sizes.pop_front();
+        return;
+    }
+    while let Some(first) = sizes.front_mut() {
+        if *first > written {
+            if written > 0 {
+                *first -= written;
+                *first_is_part = true;
+            }
+            return;
+        }
+        written -= *first;
+        sizes.pop_front();
+        *first_is_part = false;
+    }
+}

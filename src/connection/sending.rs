@@ -1,0 +1,178 @@
+//! The owner's side of sending.
+
+use std::future::poll_fn;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll};
+
+use super::handle::Connection;
+use super::outlet::{Admits, PushError, Until};
+use super::sender::TrySendError;
+use super::{batch, pool};
+use crate::error::Error;
+
+impl<In, Out> Connection<In, Out>
+where
+    In: Send + 'static,
+    Out: Send + 'static,
+{
+    /// Sends a message, waiting for room in the outbox where there is none. After it, the message goes out without
+    /// further calls.
+    ///
+    /// # Errors
+    /// If the connection is closed, or the codec refuses the message; that alone leaves the connection as it was.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped before it is ready, the message was not sent.
+    pub async fn send(&mut self, message: Out) -> Result<(), Error> {
+        match self.push(message) {
+            Ok(pending) if pending < self.core.watermark() && self.is_driven() => Ok(()),
+            Ok(pending) => self.pushed(pending, true).await,
+            Err(error) => self.push_later(error, true).await,
+        }
+    }
+
+    /// As [`send`](Self::send), but the message may stay in the outbox until it is full, until the next
+    /// [`flush`](Self::flush) or [`send`](Self::send), or until [`recv`](Self::recv) waits.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub async fn feed(&mut self, message: Out) -> Result<(), Error> {
+        match self.push(message) {
+            Ok(pending) if pending < self.core.watermark() => Ok(()),
+            Ok(pending) => self.pushed(pending, false).await,
+            Err(error) => self.push_later(error, false).await,
+        }
+    }
+
+    /// Sends a message if there is room for it in the outbox.
+    ///
+    /// # Errors
+    /// [`TrySendError`], with the message where it was not looked at.
+    pub fn try_send(&mut self, message: Out) -> Result<(), TrySendError<Out>> {
+        match self.push(message) {
+            Ok(pending) => {
+                if !self.is_driven() {
+                    Arc::clone(&self.out).announce(pending);
+                }
+                Ok(())
+            }
+            Err(PushError::Full(message)) => Err(TrySendError::Full(message)),
+            Err(PushError::Closed(message)) => Err(TrySendError::Closed(message)),
+            Err(PushError::Encode(error)) => Err(TrySendError::Encode(error)),
+        }
+    }
+
+    /// Encodes a message, onto the stage where nothing waits before it, else into the outbox if that has room. Tells how
+    /// many bytes wait now.
+    #[inline]
+    pub(super) fn push(&mut self, message: Out) -> Result<usize, PushError<Out>> {
+        self.put(message, false)
+    }
+
+    /// As [`push`](Self::push). A message that was `promised` room is taken though somebody else has filled that in the
+    /// meantime.
+    #[inline]
+    pub(super) fn put(&mut self, message: Out, promised: bool) -> Result<usize, PushError<Out>> {
+        let Some(link) = &mut self.owned.get_mut().unwrap_or_else(PoisonError::into_inner).link else {
+            return Err(PushError::Closed(message));
+        };
+        if batch::is_driving(&self.core)
+            && self.core.quiet.load(Ordering::Relaxed)
+            && batch::staged() < self.core.watermark()
+        {
+            return batch::stage(|buffer| link.encode(message, buffer)).map_err(PushError::Encode);
+        }
+        match self.out.admits() {
+            Admits::Yes if !self.core.is_broken() => {}
+            Admits::Full if promised && !self.core.is_broken() => {}
+            Admits::Full if !self.core.is_broken() => return Err(PushError::Full(message)),
+            _ => return Err(PushError::Closed(message)),
+        }
+        let mut buffer = pool::take_write();
+        match link.encode(message, &mut buffer) {
+            Ok(()) => Ok(self.out.append(buffer)),
+            Err(error) => {
+                pool::give_write(buffer);
+                Err(PushError::Encode(error))
+            }
+        }
+    }
+
+    /// After a message got in: has it written where nobody else does, or where there is much.
+    async fn pushed(&self, pending: usize, announce: bool) -> Result<(), Error> {
+        if self.is_driven() {
+            self.write_some().await;
+        } else if announce || pending >= self.core.watermark() {
+            Arc::clone(&self.out).announce(pending);
+        }
+        self.check()
+    }
+
+    /// Waits for room, as often as it takes.
+    async fn push_later(&mut self, mut error: PushError<Out>, announce: bool) -> Result<(), Error> {
+        loop {
+            let message = match error {
+                PushError::Full(message) => message,
+                PushError::Closed(_) => return Err(self.error(self.core.reason())),
+                PushError::Encode(error) => return Err(error),
+            };
+            poll_fn(|cx| self.poll_room(cx)).await?;
+            match self.push(message) {
+                Ok(pending) if announce || pending >= self.core.watermark() => {
+                    return self.pushed(pending, announce).await;
+                }
+                Ok(_) => return Ok(()),
+                Err(again) => error = again,
+            }
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.core.is_broken() { Err(self.error(self.core.reason())) } else { Ok(()) }
+    }
+
+    /// Writes what the transport takes now. Never waits, so that a send is ready once its message is in.
+    async fn write_some(&self) {
+        poll_fn(|cx| {
+            let _ = self.out.poll_flush(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.poll_until(cx, Until::Room)
+    }
+
+    pub(super) fn poll_until(&self, cx: &mut Context<'_>, until: Until) -> Poll<Result<(), Error>> {
+        self.check()?;
+        if self.out.waits(cx, until) {
+            self.core.writer.register(cx.waker());
+            if self.is_driven() {
+                let _ = self.out.poll_flush(cx);
+            } else {
+                Arc::clone(&self.out).into_outlet().flush_for_owner();
+            }
+            self.check()?;
+            if self.out.waits(cx, until) {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until everything that was sent has been handed to the transport.
+    ///
+    /// # Errors
+    /// If the connection broke before.
+    ///
+    /// # Cancel safety
+    /// A dropped future loses nothing: what is left goes out all the same.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        poll_fn(|cx| self.poll_until(cx, Until::Empty)).await
+    }
+}

@@ -97,6 +97,32 @@ mod tests {
         assert_eq!(interleave(list.to_vec()), wanted);
     }
 
+    /// A listener whose backlog is full answers nobody.
+    #[cfg(feature = "tcp")]
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_holds_the_next_one_up_for_the_delay_alone() {
+        use socket2::{Domain, Socket, Type};
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&addr("127.0.0.1:0").into()).unwrap();
+        listener.listen(0).unwrap();
+        let deaf = listener.local_addr().unwrap();
+        let fill = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&deaf);
+            socket
+        };
+        let _waiting: Vec<_> = (0..8).map(|_| fill()).collect();
+        let good = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+
+        let addresses = vec![deaf.as_socket().unwrap(), good.local_addr().unwrap()];
+        let (begin, limits) = (tokio::time::Instant::now(), Limits::edge());
+        let race = tokio::time::timeout(Duration::from_secs(10), race(addresses, &limits));
+        let (_, won) = race.await.expect("waits for the first address").unwrap();
+        assert_eq!(won, good.local_addr().unwrap());
+        assert!(begin.elapsed() >= DELAY, "the first has its time alone");
+    }
+
     #[cfg(feature = "tcp")]
     #[tokio::test]
     async fn a_refusal_gives_way_to_the_next_address() {

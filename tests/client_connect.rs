@@ -1,4 +1,6 @@
 //! Connecting: names and their addresses, the deadline, and errors of which each says what is wrong.
+
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;

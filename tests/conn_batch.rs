@@ -2,6 +2,8 @@
 //! same elsewhere. A peer of the standard library looks whether there is anything to read yet: on a Unix socket a
 //! write has arrived when it returns.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use std::io::{ErrorKind, Read, Write};

@@ -1,6 +1,8 @@
 //! `recv` and `send` may be dropped at any await, as `select!` does: no message is lost, doubled or torn, on either
 //! end of a connection, whoever else sends on it, however small the outbox and however the bytes are cut.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use bytes::BufMut;

@@ -1,6 +1,8 @@
 //! What a client sent goes out, though nobody polls its connection any more, and though it was dropped; unless the
 //! peer takes nothing for too long, and then nothing of the connection is left.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use std::io::{Read, Write};

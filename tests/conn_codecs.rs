@@ -1,6 +1,8 @@
 //! Codecs of others plug in as hythe's own do, in and out may differ; and what a peer sends that is no message closes
 //! its connection for a reason that says so, with the limit and what was seen.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use std::error::Error as StdError;

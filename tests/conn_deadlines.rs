@@ -1,5 +1,7 @@
 //! The deadlines of the incoming side, to the second: what starts each of them, and what extends it and what does not.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use std::sync::{Arc, Mutex};

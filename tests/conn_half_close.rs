@@ -1,6 +1,8 @@
 //! A connection ends in order: after the peer's end there is still an answer, a close and a drop send what waits, the
 //! last reply is not lost to a reset; and an end that is out of order can be told from one that is not.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use std::io::{ErrorKind, Read, Write};

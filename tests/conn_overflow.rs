@@ -1,6 +1,8 @@
 //! What goes when an outbox is full is exactly what the `Overflow` says: the new message, the oldest ones that are not
 //! on their way, or the peer. No message is ever torn.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use hythe::codec::{LengthDelimited, Lines};

@@ -1,6 +1,8 @@
 //! A peer that takes nothing costs at most its outbox and is cut after the write deadline; progress extends that, and
 //! nobody else sees any of it.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! A connection is a `Stream` and a `Sink` as `futures` means them, and what cannot be sent is given back or told.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use std::pin::Pin;

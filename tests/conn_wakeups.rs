@@ -1,6 +1,8 @@
 //! Whoever waits on a connection is woken when there is something for it, whichever task and whichever combinator it
 //! waits in; and nobody is woken for nothing, again and again.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use std::future::pending;

@@ -1,5 +1,7 @@
 //! Who is in a group, and what a message to it costs: one encoding for each codec, in one order for all.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! A codec that panics, wherever it does, ends its own connection and no other, least of all that of whoever happens to
 //! send on it.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use std::io;

@@ -1,6 +1,8 @@
 //! A handler's error or panic, wherever it happens, ends its own connection, with the right reason and one `on_close`
 //! for each `on_open`; other connections do not notice.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

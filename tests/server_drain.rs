@@ -1,5 +1,7 @@
 //! A drain can be trusted: idle connections end at once, busy ones deliver every reply, stuck ones are cut at the
 //! deadline, and the report says how many of each there were.
+
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;

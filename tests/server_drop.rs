@@ -1,5 +1,7 @@
 //! Dropping `Running` stops the server there and then: its ports and names can be had again in the next line, a hundred
 //! times in a row, also with connections open; and the connections are cut.
+
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;

@@ -1,5 +1,7 @@
 //! Out of descriptors: those who are connected notice nothing, the server does not spin, and it accepts again as soon as
 //! descriptors come free.
+
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;

@@ -1,4 +1,6 @@
 //! A session that waits for its outbox to be written sleeps until then, whatever the transport.
+
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;

@@ -1,4 +1,6 @@
 //! After a server is gone, so are its tasks and its descriptors. One test alone in its process, as it counts both.
+
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;

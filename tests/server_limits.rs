@@ -1,4 +1,6 @@
 //! `max_connections` is exact and global: never one more, over all listeners, and every slot comes back.
+
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;

@@ -1,4 +1,6 @@
 //! A real process, real signals: SIGTERM drains and the process ends well, a second one forces.
+
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;

@@ -1,4 +1,6 @@
 //! Multicast and broadcast, and a client's end of UDP.
+
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;

@@ -1,4 +1,6 @@
 //! What goes out over UDP: at most three times what came in until the peer has answered, and nothing is stuck for it.
+
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;

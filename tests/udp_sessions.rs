@@ -1,4 +1,6 @@
 //! UDP peers are sessions of the same handler, and no stranger's datagrams can take one away from an honest peer.
+
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;

@@ -1,4 +1,6 @@
 //! Unix sockets: whose file it is, who may open it at which instant, and who is at the other end.
+
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;

@@ -64,16 +64,25 @@ impl Drop for Whole<'_> {
     }
 }
 
-/// Encodes a message into the stage. Tells how many bytes are there.
+/// Encodes a message into the stage, and tells how many bytes are there. The message is given back where there are
+/// `limit` bytes already.
 #[inline]
-pub(crate) fn stage<E>(encode: impl FnOnce(&mut BytesMut) -> Result<(), E>) -> Result<usize, E> {
-    STAGE.with_borrow_mut(|stage| stage.get_or_insert_default().add(encode))
-}
-
-/// How many bytes are on the stage.
-#[inline]
-pub(crate) fn staged() -> usize {
-    STAGE.with_borrow(|stage| stage.as_ref().map_or(0, |stage| stage.bytes.len()))
+pub(crate) fn stage<M, E>(
+    limit: usize,
+    message: M,
+    encode: impl FnOnce(M, &mut BytesMut) -> Result<(), E>,
+) -> Result<Result<usize, E>, M> {
+    STAGE.with(|stage| match stage.try_borrow_mut() {
+        Ok(mut stage) => {
+            let stage = stage.get_or_insert_default();
+            if stage.bytes.len() >= limit {
+                return Err(message);
+            }
+            Ok(stage.add(|bytes| encode(message, bytes)))
+        }
+        // a codec of the session that sends on its own connection while it encodes
+        Err(_) => Err(message),
+    })
 }
 
 /// Hands over what is on the stage: bytes, how many messages they are, and the largest of them.

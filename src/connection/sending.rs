@@ -11,6 +11,15 @@ use super::sender::TrySendError;
 use super::{batch, pool};
 use crate::error::Error;
 
+/// Where a message has been put.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Put {
+    /// On the stage, to be written when the session waits.
+    Staged,
+    /// Where so many bytes wait that it may be time to write; or nobody will without being told.
+    Waits(usize),
+}
+
 impl<In, Out> Connection<In, Out>
 where
     In: Send + 'static,
@@ -26,8 +35,8 @@ where
     /// If the future is dropped before it is ready, the message was not sent.
     pub async fn send(&mut self, message: Out) -> Result<(), Error> {
         match self.push(message) {
-            Ok(pending) if pending < self.core.watermark() && self.is_driven() => Ok(()),
-            Ok(pending) => self.pushed(pending, true).await,
+            Ok(Put::Staged) => Ok(()),
+            Ok(Put::Waits(pending)) => self.pushed(pending, true).await,
             Err(error) => self.push_later(error, true).await,
         }
     }
@@ -42,8 +51,8 @@ where
     /// As [`send`](Self::send).
     pub async fn feed(&mut self, message: Out) -> Result<(), Error> {
         match self.push(message) {
-            Ok(pending) if pending < self.core.watermark() => Ok(()),
-            Ok(pending) => self.pushed(pending, false).await,
+            Ok(Put::Staged) => Ok(()),
+            Ok(Put::Waits(pending)) => self.pushed(pending, false).await,
             Err(error) => self.push_later(error, false).await,
         }
     }
@@ -54,7 +63,8 @@ where
     /// [`TrySendError`], with the message where it was not looked at.
     pub fn try_send(&mut self, message: Out) -> Result<(), TrySendError<Out>> {
         match self.push(message) {
-            Ok(pending) => {
+            Ok(Put::Staged) => Ok(()),
+            Ok(Put::Waits(pending)) => {
                 if !self.is_driven() {
                     Arc::clone(&self.out).announce(pending);
                 }
@@ -66,25 +76,28 @@ where
         }
     }
 
-    /// Encodes a message, onto the stage where nothing waits before it, else into the outbox if that has room. Tells how
-    /// many bytes wait now.
+    /// Encodes a message, onto the stage where nothing waits before it, else into the outbox if that has room.
     #[inline]
-    pub(super) fn push(&mut self, message: Out) -> Result<usize, PushError<Out>> {
+    pub(super) fn push(&mut self, message: Out) -> Result<Put, PushError<Out>> {
         self.put(message, false)
     }
 
     /// As [`push`](Self::push). A message that was `promised` room is taken though somebody else has filled that in the
     /// meantime.
     #[inline]
-    pub(super) fn put(&mut self, message: Out, promised: bool) -> Result<usize, PushError<Out>> {
+    pub(super) fn put(&mut self, message: Out, promised: bool) -> Result<Put, PushError<Out>> {
         let Some(link) = &mut self.owned.get_mut().unwrap_or_else(PoisonError::into_inner).link else {
             return Err(PushError::Closed(message));
         };
-        if batch::is_driving(&self.core)
-            && self.core.quiet.load(Ordering::Relaxed)
-            && batch::staged() < self.core.watermark()
-        {
-            return batch::stage(|buffer| link.encode(message, buffer)).map_err(PushError::Encode);
+        let mut message = message;
+        if batch::is_driving(&self.core) && self.core.quiet.load(Ordering::Relaxed) {
+            let watermark = self.core.watermark();
+            match batch::stage(watermark, message, |message, buffer| link.encode(message, buffer)) {
+                Ok(Ok(staged)) if staged < watermark => return Ok(Put::Staged),
+                Ok(Ok(staged)) => return Ok(Put::Waits(staged)),
+                Ok(Err(error)) => return Err(PushError::Encode(error)),
+                Err(refused) => message = refused,
+            }
         }
         match self.out.admits() {
             Admits::Yes if !self.core.is_broken() => {}
@@ -94,7 +107,7 @@ where
         }
         let mut buffer = pool::take_write();
         match link.encode(message, &mut buffer) {
-            Ok(()) => Ok(self.out.append(buffer)),
+            Ok(()) => Ok(Put::Waits(self.out.append(buffer))),
             Err(error) => {
                 pool::give_write(buffer);
                 Err(PushError::Encode(error))
@@ -102,12 +115,15 @@ where
         }
     }
 
-    /// After a message got in: has it written where nobody else does, or where there is much.
+    /// After a message got into the outbox: has it written where nobody else does, or where there is much.
     async fn pushed(&self, pending: usize, announce: bool) -> Result<(), Error> {
-        if self.is_driven() {
+        let much = pending >= self.core.watermark();
+        if !self.is_driven() {
+            if announce || much {
+                Arc::clone(&self.out).announce(pending);
+            }
+        } else if much {
             self.write_some().await;
-        } else if announce || pending >= self.core.watermark() {
-            Arc::clone(&self.out).announce(pending);
         }
         self.check()
     }
@@ -122,10 +138,8 @@ where
             };
             poll_fn(|cx| self.poll_room(cx)).await?;
             match self.push(message) {
-                Ok(pending) if announce || pending >= self.core.watermark() => {
-                    return self.pushed(pending, announce).await;
-                }
-                Ok(_) => return Ok(()),
+                Ok(Put::Staged) => return Ok(()),
+                Ok(Put::Waits(pending)) => return self.pushed(pending, announce).await,
                 Err(again) => error = again,
             }
         }

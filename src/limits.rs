@@ -47,6 +47,9 @@ pub struct Limits {
     pub udp_idle: Duration,
     /// Datagrams that wait for one session's handler; further ones are dropped and counted. Default: 64.
     pub udp_queue: usize,
+    /// Bytes of datagrams that wait for the handlers of one listener, 256 bytes more charged for each datagram; further
+    /// ones are dropped and counted. Default: 64 MiB.
+    pub udp_buffer: usize,
     /// The largest datagram taken, in bytes; larger ones are dropped and counted as truncated. Default: 65,507.
     pub max_datagram: usize,
 }
@@ -89,6 +92,7 @@ impl Limits {
             udp_sessions: 16_384,
             udp_idle: Duration::from_secs(60),
             udp_queue: 64,
+            udp_buffer: 64 << 20,
             max_datagram: 65_507,
         }
     }
@@ -104,6 +108,7 @@ impl Limits {
             outbox: 16 << 20,
             udp_idle: Duration::from_secs(3600),
             udp_queue: 1024,
+            udp_buffer: 256 << 20,
             ..Self::edge()
         }
     }
@@ -118,6 +123,7 @@ impl Limits {
             outbox: 64 << 10,
             udp_sessions: 64,
             udp_queue: 16,
+            udp_buffer: 1 << 20,
             max_datagram: 16 << 10,
             ..Self::edge()
         }
@@ -137,6 +143,7 @@ impl Limits {
         udp_sessions: usize => with_udp_sessions, "the UDP peers with a session";
         udp_idle: Duration => with_udp_idle, "the time without a datagram from a UDP peer";
         udp_queue: usize => with_udp_queue, "the datagrams that wait for one session";
+        udp_buffer: usize => with_udp_buffer, "the bytes of datagrams that wait for all sessions of a listener";
         max_datagram: usize => with_max_datagram, "the largest datagram in bytes";
     }
 
@@ -155,6 +162,7 @@ impl Limits {
             ("outbox", self.outbox),
             ("udp_sessions", self.udp_sessions),
             ("udp_queue", self.udp_queue),
+            ("udp_buffer", self.udp_buffer),
             ("max_datagram", self.max_datagram),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {

@@ -53,7 +53,7 @@ where
 {
     let UdpControl { shared, stopped } = &*control;
     let limits = &origin.limits;
-    let sessions = Sessions::new(Arc::clone(shared), limits.udp_sessions, limits.udp_queue);
+    let sessions = Sessions::new(Arc::clone(shared), limits);
     // one byte more than is taken, to tell a datagram that was cut
     let mut bytes = vec![0; limits.max_datagram + 1];
     let (mut turn, mut errors) = (0, 0);

@@ -1,13 +1,14 @@
 //! Which UDP peers have a session.
 //!
-//! A peer is *validated* once it has sent again after we had answered: an address that somebody else wrote into a
-//! datagram does not do that. Until then it gets at most [`AMPLIFICATION`] times the bytes that came from it, and its
-//! session is the first to go when there are too many.
+//! A peer is *validated* once it has sent again after we had answered. Until then it gets at most [`AMPLIFICATION`] times
+//! the bytes that came from it, and its session is the first to go when there are too many. That keeps out floods of
+//! single datagrams from addresses that others wrote into them; who forges two in a row, with our answer between them, is
+//! only found out by a protocol that asks for something out of its answer.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
 use std::{io, mem};
@@ -17,9 +18,13 @@ use futures::task::AtomicWaker;
 
 use super::socket::UdpShared;
 use crate::connection::{CloseReason, Core, MessageSource, WriteHalf, lock};
+use crate::limits::Limits;
 
 /// RFC 9000, section 8.1, has found this to be enough for a handshake and too little for an attack.
 const AMPLIFICATION: u64 = 3;
+
+/// What a waiting datagram is charged beyond its bytes: empty ones are not free.
+const OVERHEAD: usize = 256;
 
 /// What a datagram met.
 pub(crate) enum Arrival {
@@ -36,6 +41,9 @@ pub(crate) struct Sessions {
     shared: Arc<UdpShared>,
     cap: usize,
     queue: usize,
+    /// What may wait for all sessions together, and what does.
+    buffer: usize,
+    waiting: AtomicUsize,
     table: Mutex<Table>,
 }
 
@@ -81,8 +89,28 @@ impl Session {
 }
 
 impl Sessions {
-    pub(crate) fn new(shared: Arc<UdpShared>, cap: usize, queue: usize) -> Arc<Self> {
-        Arc::new(Self { shared, cap, queue, table: Mutex::default() })
+    pub(crate) fn new(shared: Arc<UdpShared>, limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            shared,
+            cap: limits.udp_sessions,
+            queue: limits.udp_queue,
+            buffer: limits.udp_buffer,
+            waiting: AtomicUsize::new(0),
+            table: Mutex::default(),
+        })
+    }
+
+    /// Whether one more datagram may wait. Only the receiving task adds any.
+    fn fits(&self, bytes: usize) -> bool {
+        self.waiting.load(Relaxed) + bytes + OVERHEAD <= self.buffer
+    }
+
+    fn charge(&self, bytes: usize) {
+        self.waiting.fetch_add(bytes + OVERHEAD, Relaxed);
+    }
+
+    fn discharge(&self, bytes: usize) {
+        self.waiting.fetch_sub(bytes + OVERHEAD, Relaxed);
     }
 
     /// Takes a datagram from `addr`. A new session is made only if `open`.
@@ -92,19 +120,22 @@ impl Sessions {
         if let Some(session) = table.peers.get(&addr) {
             session.arrived(bytes.len());
             let mut queue = lock(&session.queue);
-            if queue.len() >= self.queue {
+            if queue.len() >= self.queue || !self.fits(bytes.len()) {
                 counters.dropped.fetch_add(1, Relaxed);
                 return Arrival::Dropped;
             }
+            self.charge(bytes.len());
             queue.push_back(BytesMut::from(bytes));
             drop(queue);
             session.reader.wake();
             return Arrival::Queued;
         }
-        if !open || (table.peers.len() >= self.cap && !self.evict_one(&mut table)) {
+        let place = |table: &mut Table| table.peers.len() < self.cap || self.evict_one(table);
+        if !open || !self.fits(bytes.len()) || !place(&mut table) {
             counters.refused.fetch_add(1, Relaxed);
             return Arrival::Dropped;
         }
+        self.charge(bytes.len());
         let session = Arc::new(Session {
             addr,
             queue: Mutex::new(VecDeque::from([BytesMut::from(bytes)])),
@@ -151,7 +182,9 @@ impl Sessions {
         }
         drop(table);
         // `unvalidated` may remember the session for long, but nobody will read what waits
-        drop(mem::take(&mut *lock(&session.queue)));
+        for datagram in mem::take(&mut *lock(&session.queue)) {
+            self.discharge(datagram.len());
+        }
     }
 
     #[cfg(test)]
@@ -180,7 +213,10 @@ impl MessageSource for UdpSource {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<BytesMut>>> {
         self.session.reader.register(cx.waker());
         match lock(&self.session.queue).pop_front() {
-            Some(datagram) => Poll::Ready(Some(Ok(datagram))),
+            Some(datagram) => {
+                self.sessions.discharge(datagram.len());
+                Poll::Ready(Some(Ok(datagram)))
+            }
             None => Poll::Pending,
         }
     }
@@ -234,7 +270,7 @@ mod tests {
     fn sessions(cap: usize) -> Arc<Sessions> {
         let any = "127.0.0.1:0".parse().unwrap();
         let (shared, _) = UdpShared::bind(any, &BindOptions::new(), Arc::default()).unwrap();
-        Sessions::new(shared, cap, 2)
+        Sessions::new(shared, &Limits::edge().with_udp_sessions(cap).with_udp_queue(2).with_udp_buffer(10_000))
     }
 
     fn addr(port: u16) -> SocketAddr {
@@ -280,6 +316,21 @@ mod tests {
         assert!(matches!(sessions.arrive(addr(1), b"2", true), Arrival::Queued));
         assert!(matches!(sessions.arrive(addr(1), b"3", true), Arrival::Dropped));
         assert_eq!(sessions.shared.counters.dropped.load(Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_over_all_sessions() {
+        let sessions = sessions(100);
+        let (mut source, _write) = open(&sessions, 1);
+        let mut others = Vec::new();
+        while let Arrival::New(source, _) = sessions.arrive(addr(2 + others.len() as u16), &[0; 1000], true) {
+            others.push(source);
+        }
+        assert_eq!(others.len(), 7, "of 1,256 bytes each, beside the one of 261");
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        while source.poll_next(&mut cx).is_ready() {}
+        drop(others);
+        assert_eq!(sessions.waiting.load(Relaxed), 0, "all of it is given back");
     }
 
     #[tokio::test]

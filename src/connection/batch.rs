@@ -238,7 +238,7 @@ pub(crate) fn add(outlet: Arc<dyn Outlet>) {
 }
 
 /// Writes to other connections are not held up by the current task's share of tokio's cooperative budget.
-fn unlimited(f: impl FnOnce()) {
+pub(crate) fn unlimited(f: impl FnOnce()) {
     let mut f = Some(f);
     let run = std::future::poll_fn(move |_| {
         if let Some(f) = f.take() {

@@ -4,7 +4,7 @@
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -40,6 +40,7 @@ impl<C: Clone> Prototype<C> {
 type NewlyBlocked = bool;
 
 pub(crate) struct Outbox<C, W> {
+    me: Weak<Self>,
     core: Arc<Core>,
     prototype: Arc<Prototype<C>>,
     /// A batch has this outbox on its list.
@@ -77,10 +78,17 @@ impl<C, W: WriteHalf> Drop for Locked<'_, C, W> {
 
 impl<C, W> Outbox<C, W>
 where
+    C: Send + 'static,
     W: WriteHalf,
 {
     pub(crate) fn new(core: Arc<Core>, prototype: Arc<Prototype<C>>, codec: C, half: W) -> Arc<Self> {
-        Arc::new(Self { core, prototype, listed: AtomicBool::new(false), out: Mutex::new(Pending::new(codec, half)) })
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            core,
+            prototype,
+            listed: AtomicBool::new(false),
+            out: Mutex::new(Pending::new(codec, half)),
+        })
     }
 
     /// The lock, for reading or changing what waits: with what the owner has on the stage, if it is the owner's task that
@@ -92,6 +100,33 @@ where
             batch::unstage(|bytes, messages, largest| locked.append(bytes, messages, largest));
         }
         locked
+    }
+
+    /// The lock, for adding a message. A full outbox is only the peer's doing where the transport takes nothing: what
+    /// waits may have been put there since anybody has last written, so that is done first.
+    #[inline]
+    fn out_with_room(&self, is_full: impl Fn(&Pending<C, W>) -> bool) -> Locked<'_, C, W> {
+        let out = self.out();
+        if !is_full(&out) || out.blocked || out.ended {
+            return out;
+        }
+        drop(out);
+        batch::unlimited(|| self.write_for_owner());
+        self.out()
+    }
+
+    /// Writes as anybody but the driver.
+    fn write_for_owner(&self) {
+        let (_, newly_blocked) = self.write(&mut Context::from_waker(Waker::noop()), false);
+        if !newly_blocked {
+            return;
+        }
+        // from here on it is the driver that waits for the transport
+        if self.core.runtime.is_none() {
+            self.core.wake_driver();
+        } else if let Some(me) = self.me.upgrade() {
+            pump::start(me);
+        }
     }
 
     /// Whoever waits for what there is now hears of it, and nobody else: a task that is woken for nothing asks again.
@@ -153,15 +188,7 @@ where
 
     fn flush_for_owner(self: Arc<Self>) {
         self.listed.store(false, Ordering::Release);
-        let (_, newly_blocked) = self.write(&mut Context::from_waker(Waker::noop()), false);
-        if newly_blocked {
-            // from here on it is the driver that waits for the transport
-            if self.core.runtime.is_some() {
-                pump::start(self);
-            } else {
-                self.core.wake_driver();
-            }
-        }
+        self.write_for_owner();
     }
 
     fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -208,8 +235,9 @@ where
     }
 
     fn admits(&self) -> Admits {
-        let mut out = self.out();
-        let admits = out.admits(self.core.limits.outbox);
+        let limit = self.core.limits.outbox;
+        let mut out = self.out_with_room(|out| !out.has_room(limit));
+        let admits = out.admits(limit);
         out.awaited |= admits == Admits::Full;
         admits
     }
@@ -249,9 +277,10 @@ where
 {
     #[inline]
     fn push(&self, message: M) -> Result<usize, PushError<M>> {
-        let mut guard = self.out();
+        let limit = self.core.limits.outbox;
+        let mut guard = self.out_with_room(|out| !out.has_room(limit));
         let out = &mut *guard;
-        match out.admits(self.core.limits.outbox) {
+        match out.admits(limit) {
             Admits::Yes => {}
             Admits::Full => {
                 out.awaited = true;
@@ -288,20 +317,20 @@ where
 
     fn push_encoded(&self, message: &[u8], overflow: Overflow) -> Pushed {
         let limit = self.core.limits.outbox;
-        let mut guard = self.out();
+        let mut guard = self.out_with_room(|out| out.is_full_for(message.len(), limit));
         let out = &mut *guard;
         if out.ended || self.core.is_broken() {
             return Pushed::Closed;
         }
         let mut pushed = Pushed::Taken;
-        if !out.is_idle() && out.cost() + message.len() > limit {
+        if out.is_full_for(message.len(), limit) {
             match overflow {
                 Overflow::DropNewest => return Pushed::Dropped,
                 Overflow::DropOldest => {
                     if out.drop_oldest(message.len(), limit) > 0 {
                         pushed = Pushed::Dropped;
                     }
-                    if out.cost() + message.len() > limit && !out.is_idle() {
+                    if out.is_full_for(message.len(), limit) {
                         return Pushed::Dropped;
                     }
                 }

@@ -70,6 +70,11 @@ impl<C, W: WriteHalf> Pending<C, W> {
         cost == 0 || cost + self.largest <= limit
     }
 
+    /// As [`has_room`](Self::has_room), where the message's size is known.
+    pub(super) fn is_full_for(&self, size: usize, limit: usize) -> bool {
+        !self.is_idle() && self.cost() + size > limit
+    }
+
     pub(super) fn admits(&self, limit: usize) -> Admits {
         match (self.ended, self.has_room(limit)) {
             (true, _) => Admits::Closed,

@@ -218,3 +218,25 @@ async fn a_small_message_finds_room_after_a_large_one() {
     let sent = (0..ALL).take_while(|number| sender.try_send(message(*number)).is_ok()).count();
     assert_eq!(sent, ROOM as usize, "nobody reads, and there is as much room as before");
 }
+
+/// The outbox is full, but the peer is not slow: nobody has written to it yet.
+#[tokio::test]
+async fn a_burst_beyond_the_outbox_drops_nothing_for_a_peer_that_takes_it() {
+    for overflow in [Overflow::DropNewest, Overflow::DropOldest, Overflow::Disconnect] {
+        for way in ["group", "push", "try_send"] {
+            let mut scene = scene(overflow).await;
+            // 12 times the outbox, and less than the transport takes
+            hythe::batch(|| {
+                for number in 0..240 {
+                    let taken = match way {
+                        "group" => scene.group.send(message(number)).sent == 1,
+                        "push" => scene.sender.push(message(number), overflow).expect("encoded") == Delivery::Sent,
+                        _ => scene.sender.try_send(message(number)).is_ok(),
+                    };
+                    assert!(taken, "{overflow:?} by {way}: message {number}");
+                }
+            });
+            assert_eq!(read_numbers(&mut scene).await, list(0..240), "{overflow:?} by {way}");
+        }
+    }
+}

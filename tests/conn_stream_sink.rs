@@ -243,3 +243,22 @@ async fn a_closed_sink_has_sent_everything_and_takes_no_more() {
     assert_eq!(error.close_reason(), Some(CloseReason::Local));
     assert!(StreamExt::next(&mut conn).await.is_none());
 }
+
+/// The owner has fed the outbox full and does something else: whoever waits for room does not wait for the owner.
+#[tokio::test]
+async fn a_sender_finds_room_though_the_owner_has_fed_the_outbox_full() {
+    let (told, _ends) = Told::<Bytes>::new();
+    let (_running, endpoint) = start(Server::new(told.echo()), &mem(), LengthDelimited::new()).await;
+    let limits = Limits::edge().with_outbox(1000);
+    let mut conn: Connection<Bytes> = open_with(&endpoint, LengthDelimited::new(), limits).await;
+    for _ in 0..9 {
+        conn.feed(vec![1; 100].into()).await.expect("taken");
+    }
+    assert_eq!(conn.unsent_bytes(), 9 * 104);
+    let sender = conn.sender();
+    within("room", sender.send(vec![2; 100].into())).await.expect("sent");
+    for number in 0..10 {
+        let message = within("an echo", conn.recv()).await.expect("open").expect("a message");
+        assert_eq!(message[0], if number < 9 { 1 } else { 2 });
+    }
+}

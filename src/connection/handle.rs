@@ -163,6 +163,7 @@ where
     }
 
     /// The next thing to do. Who `wants_drain` is told of a drain, again and again.
+    #[inline]
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>, wants_drain: bool) -> Poll<Event> {
         if self.core.is_disturbed() {
             if let Some(event) = self.disturbance(wants_drain) {
@@ -178,21 +179,28 @@ where
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        match link.poll_recv(cx, &self.core, slot) {
-            Poll::Ready(Received::Message) => {
-                self.core.count_message_in();
-                self.core.deadlines.handles();
-                self.core.take_idle();
-                return Poll::Ready(Event::Message);
-            }
-            Poll::Ready(Received::End) => {
-                self.core.peer_ended();
-                return Poll::Ready(Event::End);
-            }
+        let received = link.poll_recv(cx, &self.core, slot);
+        if matches!(received, Poll::Ready(Received::Message)) {
+            self.core.count_message_in();
+            self.core.deadlines.handles();
+            self.core.take_idle();
+            return Poll::Ready(Event::Message);
+        }
+        self.no_message(received, cx, wants_drain)
+    }
+
+    /// The rest of [`poll_event`](Self::poll_event), less often needed.
+    #[inline(never)]
+    fn no_message(&mut self, received: Poll<Received>, cx: &mut Context<'_>, wants_drain: bool) -> Poll<Event> {
+        match received {
             Poll::Ready(Received::Failed(failure)) => {
                 let reason = failure.reason;
                 self.core.fail(*failure);
                 return Poll::Ready(Event::Failed(reason));
+            }
+            Poll::Ready(_) => {
+                self.core.peer_ended();
+                return Poll::Ready(Event::End);
             }
             Poll::Pending => {}
         }
@@ -200,6 +208,9 @@ where
         if self.core.take_idle() {
             return Poll::Ready(Event::Idle);
         }
+        let Owned { link: Some(link), .. } = self.owned.get_mut().unwrap_or_else(PoisonError::into_inner) else {
+            return Poll::Ready(Event::End);
+        };
         let partial = link.holds_part();
         if self.core.is_finishing() && !partial {
             return Poll::Ready(Event::End);

@@ -77,28 +77,30 @@ where
     }
 
     /// Encodes a message, onto the stage where nothing waits before it, else into the outbox if that has room.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&mut self, message: Out) -> Result<Put, PushError<Out>> {
-        self.put(message, false)
+        if !batch::is_driving(&self.core) || !self.core.quiet.load(Ordering::Relaxed) {
+            return self.put(message, false);
+        }
+        let Some(link) = &mut self.owned.get_mut().unwrap_or_else(PoisonError::into_inner).link else {
+            return Err(PushError::Closed(message));
+        };
+        let watermark = self.core.watermark();
+        match batch::stage(watermark, message, |message, buffer| link.encode(message, buffer)) {
+            Ok(Ok(staged)) if staged < watermark => Ok(Put::Staged),
+            Ok(Ok(staged)) => Ok(Put::Waits(staged)),
+            Ok(Err(error)) => Err(PushError::Encode(error)),
+            Err(message) => self.put(message, false),
+        }
     }
 
-    /// As [`push`](Self::push). A message that was `promised` room is taken though somebody else has filled that in the
-    /// meantime.
-    #[inline]
+    /// Encodes a message into the outbox, if that has room. A message that was `promised` room is taken though somebody
+    /// else has filled that in the meantime.
+    #[inline(never)]
     pub(super) fn put(&mut self, message: Out, promised: bool) -> Result<Put, PushError<Out>> {
         let Some(link) = &mut self.owned.get_mut().unwrap_or_else(PoisonError::into_inner).link else {
             return Err(PushError::Closed(message));
         };
-        let mut message = message;
-        if batch::is_driving(&self.core) && self.core.quiet.load(Ordering::Relaxed) {
-            let watermark = self.core.watermark();
-            match batch::stage(watermark, message, |message, buffer| link.encode(message, buffer)) {
-                Ok(Ok(staged)) if staged < watermark => return Ok(Put::Staged),
-                Ok(Ok(staged)) => return Ok(Put::Waits(staged)),
-                Ok(Err(error)) => return Err(PushError::Encode(error)),
-                Err(refused) => message = refused,
-            }
-        }
         match self.out.admits() {
             Admits::Yes if !self.core.is_broken() => {}
             Admits::Full if promised && !self.core.is_broken() => {}

@@ -14,7 +14,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, SinkExt, StreamExt};
 use hythe::codec::{LengthDelimited, Lines, Raw};
 use hythe::{Bytes, CloseReason, Connection, Error, Limits, Server};
-use support::{SECOND, counting, mem, open, open_raw, open_with, paused, start, within};
+use support::{SECOND, counting, mem, open, open_raw, open_with, paused, start, tcp, within};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 
@@ -185,4 +185,37 @@ async fn a_client_that_got_nonsense_can_still_finish_what_it_sends() {
     assert_eq!(reason(within("the nonsense", conn.recv()).await), Some(CloseReason::TooLarge));
     go.send(()).expect("the session waits");
     within("the flush", conn.flush()).await.expect("all is out");
+}
+
+/// The session is the connection's life: a task that it gave the connection to hears of the end.
+#[tokio::test]
+async fn a_connection_that_outlives_its_session_ends_with_it() {
+    let (to, mut results) = unbounded_channel();
+    let server = Server::serve(move |mut conn: Connection<Bytes>| {
+        let to = to.clone();
+        async move {
+            let sender = conn.sender();
+            tokio::spawn(async move {
+                let received = conn.recv().await;
+                let sent = conn.send(Bytes::from_static(b"too late")).await;
+                drop(conn);
+                let _ = to.send((received.is_ok_and(|message| message.is_none()), sent.is_err(), sender));
+            });
+            Ok(())
+        }
+    });
+    let (running, endpoint) = start(server, &tcp(), LengthDelimited::new()).await;
+    let address = endpoint.to_string();
+    let mut peer = std::net::TcpStream::connect(address.trim_start_matches("tcp://")).expect("connected");
+    let (ended, refused, sender) = within("the end", results.recv()).await.expect("a task");
+    assert!(ended && refused, "{ended} {refused}");
+    let read = tokio::task::spawn_blocking(move || std::io::Read::read(&mut peer, &mut [0; 1]));
+    assert_eq!(within("the peer's end", read).await.expect("joined").ok(), Some(0), "the socket is closed");
+    assert!(sender.is_closed());
+    within("the slot", async {
+        while running.counters().open > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

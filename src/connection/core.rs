@@ -299,7 +299,14 @@ impl Core {
 
     /// The owner is through with the connection; the driver ends it.
     pub(crate) fn release(&self, remainder: Option<Box<dyn Remainder>>) {
-        *lock(&self.remainder) = remainder;
+        let late = {
+            let mut place = lock(&self.remainder);
+            match self.closed() {
+                None => mem::replace(&mut *place, remainder),
+                Some(_) => remainder,
+            }
+        };
+        discard(late);
         self.set(RELEASED);
         self.wake();
     }
@@ -352,6 +359,8 @@ impl Core {
             }
             mem::take(&mut *list)
         };
+        // of an owner that let go just now
+        discard(self.take_remainder());
         for who in list.iter().filter_map(Weak::upgrade) {
             who.leave(self.id);
         }

@@ -188,6 +188,11 @@ impl Ending {
                 Stage::Closed => return false,
                 _ if broken => return self.close(),
                 Stage::Open => {
+                    if session_ended && !self.core.is_released() {
+                        // its connection went to another task, which receives nothing more
+                        self.core.start_closing();
+                        self.core.wake();
+                    }
                     if session_ended || self.core.is_released() {
                         // no more of the session's clocks
                         self.core.deadlines.handles();

@@ -140,6 +140,8 @@ impl<M: Clone + Send + 'static> Group<M> {
     }
 
     /// Sends a message to the members that `wanted` picks. Never waits.
+    ///
+    /// `wanted` is asked under the group's lock: it must not use the group.
     pub fn send_where(&self, message: M, mut wanted: impl FnMut(ConnectionId) -> bool) -> Delivered {
         let mut delivered = Delivered::default();
         let mut encoded: Vec<(u64, Option<Bytes>)> = Vec::new();

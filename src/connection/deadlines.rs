@@ -3,7 +3,7 @@
 //! The task that drives the connection asks for the next deadline and keeps one timer for it. The marks are atomics
 //! only so that they can be shared; one task writes each of them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -32,7 +32,7 @@ pub(crate) struct Deadlines {
     partial: AtomicU64,
     /// Since when the session waits for a message; unset while it handles one.
     waiting: AtomicU64,
-    /// The session gave up the thread while it handled a message.
+    /// The session gave up the thread while it handled a message, and nothing has come in since.
     suspended: AtomicBool,
     /// Since when the transport takes no byte.
     stalled: AtomicU64,
@@ -74,10 +74,16 @@ impl Deadlines {
 
     /// Bytes came in.
     pub(crate) fn bytes_in(&self) {
-        if self.last_in.load(Relaxed) == 0 {
-            self.earlier.store(true, Relaxed);
+        if self.last_in.load(Relaxed) == 0 || self.suspended.load(Relaxed) {
+            self.suspended.store(false, Relaxed);
+            self.comes_nearer();
         }
         self.last_in.store(self.now(), Relaxed);
+    }
+
+    /// A deadline may be earlier than it was. Said after the mark is set, which is not always in the task that asks.
+    fn comes_nearer(&self) {
+        self.earlier.store(true, Release);
     }
 
     /// The transport took bytes, after it had refused some: what is left is a stall that begins anew.
@@ -92,8 +98,8 @@ impl Deadlines {
     /// The transport takes no more bytes.
     pub(crate) fn stalls(&self) {
         if self.stalled.load(Relaxed) == 0 {
-            self.earlier.store(true, Relaxed);
             self.stalled.store(self.now(), Relaxed);
+            self.comes_nearer();
         }
     }
 
@@ -116,13 +122,19 @@ impl Deadlines {
             self.waiting.store(since, Relaxed);
             // while it was suspended there was no such deadline
             if self.suspended.load(Relaxed) {
-                self.earlier.store(true, Relaxed);
+                self.suspended.store(false, Relaxed);
+                self.comes_nearer();
             }
         }
-        if partial && self.partial.load(Relaxed) == 0 {
-            self.earlier.store(true, Relaxed);
+        let known = self.partial.load(Relaxed);
+        if partial && known == 0 {
             self.partial.store(self.last_in.load(Relaxed).max(self.waiting.load(Relaxed)), Relaxed);
+            self.comes_nearer();
             starts = true;
+        } else if !partial && known != 0 {
+            // the codec took it, and it was no message
+            self.partial.store(0, Relaxed);
+            self.comes_nearer();
         }
         starts
     }
@@ -130,8 +142,11 @@ impl Deadlines {
     /// A message was handed to the session.
     pub(crate) fn handles(&self) {
         self.waiting.store(0, Relaxed);
-        self.partial.store(0, Relaxed);
-        self.suspended.store(false, Relaxed);
+        if self.partial.load(Relaxed) != 0 {
+            self.partial.store(0, Relaxed);
+            // the silence after it may be allowed to last less long than the message was
+            self.comes_nearer();
+        }
     }
 
     /// The session gave up the thread.
@@ -144,25 +159,23 @@ impl Deadlines {
     /// The idle clock starts again: the session was told, and goes on.
     pub(crate) fn forgives_silence(&self) {
         self.waiting.store(self.now(), Relaxed);
+        self.comes_nearer();
     }
 
     /// One of the sides has ended.
     pub(crate) fn half_closes(&self) {
         if self.half_closed.load(Relaxed) == 0 {
-            self.earlier.store(true, Relaxed);
             self.half_closed.store(self.now(), Relaxed);
             self.waiting.store(0, Relaxed);
+            self.comes_nearer();
         }
     }
 
     /// Whether [`next`](Self::next) may be earlier than when it was last asked for. A deadline that moves on, or goes,
     /// does not count.
     pub(crate) fn take_earlier(&self) -> bool {
-        let earlier = self.earlier.load(Relaxed);
-        if earlier {
-            self.earlier.store(false, Relaxed);
-        }
-        earlier
+        // a look at the marks that comes after this sees all that were set before it was said
+        self.earlier.load(Relaxed) && self.earlier.swap(false, AcqRel)
     }
 
     /// When the transport must have taken a byte, where it takes none.

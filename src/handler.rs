@@ -27,14 +27,13 @@
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Mutex;
 use std::task::Poll;
 
 use tokio::time::Instant;
 
-use crate::connection::{CloseReason, Closed, Connection, Event, Failure, lock, panicked};
+use crate::connection::{CloseReason, Closed, Connection, Event, Failure, caught, lock};
 use crate::peer::Peer;
 
 /// What to do with a connection's messages. There is one value for each connection: its fields are the connection's
@@ -244,7 +243,7 @@ async fn guard<H: Handler>(handler: &mut H, conn: &mut Connection<H::In, H::Out>
                 Some(running) => running.poll(cx),
                 None => Poll::Ready(Ok(())),
             };
-            let mut result = catch_unwind(AssertUnwindSafe(poll));
+            let mut result = caught(poll);
             if matches!(result, Ok(Poll::Pending)) {
                 if core.failure().is_none() {
                     return Poll::Pending;
@@ -252,7 +251,7 @@ async fn guard<H: Handler>(handler: &mut H, conn: &mut Connection<H::In, H::Out>
                 result = Ok(Poll::Ready(Ok(())));
             }
             // dropped here, as that may panic as well
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run.set(None))) {
+            if let Err(panic) = caught(|| run.set(None)) {
                 result = Err(panic);
             }
             Poll::Ready(result)
@@ -262,7 +261,7 @@ async fn guard<H: Handler>(handler: &mut H, conn: &mut Connection<H::In, H::Out>
     match result {
         Ok(Poll::Ready(Err(error))) => core.fail(Failure::new(CloseReason::Handler, error)),
         Ok(_) => {}
-        Err(panic) => core.fail(panicked(panic.as_ref())),
+        Err(panic) => core.fail(panic),
     }
 }
 

@@ -132,7 +132,9 @@ pub(crate) fn driving<R>(driven: usize, cx: &mut Context<'_>, poll: impl FnOnce(
     let driven_before = DRIVEN.replace(driven);
     // a task polled inside another, by somebody's block_on: each has its own stage
     let stage = if driven_before == 0 { None } else { STAGE.take() };
-    let _outer = Outer { driven: driven_before, waker: WAKER.replace(cx.waker().data() as usize), stage };
+    // and what it sends to others is written when it waits, however long the outer one goes on
+    let (depth, waker) = (DEPTH.replace(0), WAKER.replace(cx.waker().data() as usize));
+    let _outer = Outer { driven: driven_before, depth, waker, stage };
     scope(|| poll(cx))
 }
 
@@ -157,6 +159,7 @@ pub(crate) fn address(core: &Arc<Core>) -> usize {
 /// What was driven before, where one task is polled inside another.
 struct Outer {
     driven: usize,
+    depth: u32,
     waker: usize,
     stage: Option<Stage>,
 }
@@ -164,8 +167,10 @@ struct Outer {
 impl Drop for Outer {
     fn drop(&mut self) {
         DRIVEN.set(self.driven);
+        DEPTH.set(self.depth);
         WAKER.set(self.waker);
-        if self.driven != 0 {
+        // a panic of our own may leave messages there, which must not become the next connection's
+        if self.driven != 0 || std::thread::panicking() {
             STAGE.set(self.stage.take());
         }
     }
@@ -226,6 +231,14 @@ fn flush_dirty() {
             *list = dirty;
         }
     });
+}
+
+/// What [`here`] never is.
+pub(crate) const NOBODY: usize = 0;
+
+/// What tells this thread from others.
+pub(crate) fn here() -> usize {
+    DEPTH.with(|depth| std::ptr::from_ref(depth) as usize)
 }
 
 /// Has `outlet` written when the scope ends, or at once where there is none.

@@ -379,7 +379,23 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Drops what is, or holds, the user's: a panic in its `Drop` must not keep us from what comes next.
 pub(crate) fn discard<T>(value: T) {
-    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+    if caught(|| drop(value)).is_err() {
         tracing::warn!("a panic in the drop of a codec");
     }
+}
+
+/// Runs what is the user's. Its panic becomes the reason for an end.
+pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(ToString::to_string)
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a panic without a text".into());
+        // what a panic carries is the user's as well, and its drop may panic: that ends here
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            mem::forget(another);
+        }
+        Failure::new(CloseReason::Panic, text)
+    })
 }

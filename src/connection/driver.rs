@@ -1,9 +1,7 @@
 //! The one task of a server's connection: it polls the session, writes what the session sent whenever that waits,
 //! keeps the deadlines, and ends the connection.
 
-use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +13,7 @@ use tokio::time::Sleep;
 
 use super::batch;
 use super::closed::{CloseReason, Closed, Failure, Fault};
-use super::core::{Core, Remainder, discard};
+use super::core::{Core, Remainder, caught, discard};
 use super::deadlines::micros;
 use super::outlet::Outlet;
 
@@ -149,33 +147,23 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     let Some(running) = session.as_mut().as_pin_mut() else { return };
-    match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
+    match caught(|| running.poll(cx)) {
         Ok(Poll::Pending) => {
             core.deadlines.suspends();
             return;
         }
         Ok(Poll::Ready(Ok(()))) => {}
         Ok(Poll::Ready(Err(error))) => core.fail(Failure::new(CloseReason::Handler, error)),
-        Err(panic) => core.fail(panicked(panic.as_ref())),
+        Err(panic) => core.fail(panic),
     }
     end_session(session, core);
 }
 
 /// Drops the session. A panic in a `Drop` of its own is as good as any other.
 fn end_session<F>(mut session: Pin<&mut Option<F>>, core: &Arc<Core>) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| session.set(None))) {
-        core.fail(panicked(panic.as_ref()));
+    if let Err(panic) = caught(|| session.set(None)) {
+        core.fail(panic);
     }
-}
-
-/// A panic as the reason for an end.
-pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Failure {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".into());
-    Failure::new(CloseReason::Panic, text)
 }
 
 impl Ending {

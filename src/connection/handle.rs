@@ -98,10 +98,14 @@ where
     /// A handle to send from elsewhere.
     #[must_use]
     pub fn sender(&self) -> Sender<Out> {
-        Sender::new(Arc::clone(&self.out))
+        Sender::new(Arc::clone(self.outbound()))
     }
 
+    /// The outbox, for others to send as well, after what was sent so far.
     pub(crate) fn outbound(&self) -> &Arc<dyn Outbound<Out>> {
+        if self.is_driven() {
+            self.out.settle();
+        }
         &self.out
     }
 

@@ -57,8 +57,8 @@ pub use handle::Connection;
 pub use sender::{Delivery, Overflow, Sender, TrySendError};
 
 pub(crate) use closed::Failure;
-pub(crate) use core::{Core, Leave, lock};
-pub(crate) use driver::{Driver, Watch, panicked};
+pub(crate) use core::{Core, Leave, caught, lock};
+pub(crate) use driver::{Driver, Watch};
 pub(crate) use handle::{Event, wait_closed};
 pub(crate) use link::Link;
 #[cfg(feature = "udp")]

@@ -2,8 +2,7 @@
 //! just filled it, writes to the transport.
 
 use std::ops::{Deref, DerefMut};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -11,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Encoder;
 
 use super::closed::{CloseReason, Failure};
-use super::core::{Core, discard, lock};
+use super::core::{Core, caught, discard, lock};
 use super::link::encode_error;
 use super::outlet::{Admits, Outbound, Outlet, PushError, Pushed, Totals, Until, WriteHalf};
 use super::pending::Pending;
@@ -43,8 +42,8 @@ pub(crate) struct Outbox<C, W> {
     me: Weak<Self>,
     core: Arc<Core>,
     prototype: Arc<Prototype<C>>,
-    /// A batch has this outbox on its list.
-    listed: AtomicBool,
+    /// Whose batch has this outbox on its list: the thread that put it there last.
+    listed: AtomicUsize,
     out: Mutex<Pending<C, W>>,
 }
 
@@ -86,7 +85,7 @@ where
             me: Weak::clone(me),
             core,
             prototype,
-            listed: AtomicBool::new(false),
+            listed: AtomicUsize::new(batch::NOBODY),
             out: Mutex::new(Pending::new(codec, half)),
         })
     }
@@ -187,7 +186,7 @@ where
     }
 
     fn flush_for_owner(self: Arc<Self>) {
-        self.listed.store(false, Ordering::Release);
+        self.listed.store(batch::NOBODY, Ordering::Release);
         self.write_for_owner();
     }
 
@@ -228,6 +227,10 @@ where
         if let Some((_, owner)) = owner {
             owner.wake();
         }
+    }
+
+    fn settle(&self) {
+        drop(self.out());
     }
 
     fn end(&self) {
@@ -294,7 +297,7 @@ where
             return Err(PushError::Closed(message));
         };
         // a panic is this connection's, whoever's task it happens in; and no torn message may stay behind
-        match catch_unwind(AssertUnwindSafe(|| codec.encode(message, buffer))) {
+        match caught(|| codec.encode(message, buffer)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 out.buffer.truncate(before);
@@ -302,11 +305,11 @@ where
                     Error::new(ErrorKind::Codec, "a message cannot be encoded").because(error),
                 ));
             }
-            Err(_) => {
+            Err(panic) => {
                 out.buffer.truncate(before);
                 out.ended = true;
                 drop(guard);
-                self.core.fail(CloseReason::Panic);
+                self.core.fail(panic);
                 return Err(PushError::Encode(Error::closed(CloseReason::Panic)));
             }
         }
@@ -352,7 +355,7 @@ where
     }
 
     fn keep_sizes(&self) {
-        lock(&self.out).keep_sizes();
+        self.out().keep_sizes();
     }
 
     fn codec_id(&self) -> u64 {
@@ -362,7 +365,7 @@ where
     fn encode(&self, message: M) -> Result<Bytes, Error> {
         let mut buffer = BytesMut::new();
         let encode = || self.prototype.codec().encode(message, &mut buffer);
-        match catch_unwind(AssertUnwindSafe(encode)) {
+        match caught(encode) {
             Ok(Ok(())) => Ok(buffer.freeze()),
             Ok(Err(error)) => Err(encode_error(error)),
             Err(_) => Err(Error::new(ErrorKind::Codec, "the codec panicked")),
@@ -376,7 +379,11 @@ where
     fn announce(self: Arc<Self>, pending: usize) {
         if pending >= self.core.watermark() {
             self.flush_for_owner();
-        } else if !self.listed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // on the list of another thread it would wait for that one's batch to end
+        let here = batch::here();
+        if self.listed.swap(here, Ordering::AcqRel) != here {
             batch::add(self);
         }
     }

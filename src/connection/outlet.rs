@@ -33,6 +33,8 @@ pub(crate) trait Outlet: Send + Sync {
     fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<()>;
     /// Lets go of the transport. What waits is lost.
     fn release(&self, abort: bool);
+    /// Takes what the owner has on the stage.
+    fn settle(&self);
     /// No further messages.
     fn end(&self);
     /// Whether the owner may add a message.

@@ -11,6 +11,9 @@ use super::sender::TrySendError;
 use super::{batch, pool};
 use crate::error::Error;
 
+/// The outbox is held by the connection and by the task that drives it. Whoever else holds it may send.
+const OWN: usize = 2;
+
 /// Where a message has been put.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Put {
@@ -79,7 +82,9 @@ where
     /// Encodes a message, onto the stage where nothing waits before it, else into the outbox if that has room.
     #[inline(always)]
     pub(super) fn push(&mut self, message: Out) -> Result<Put, PushError<Out>> {
-        if !batch::is_driving(&self.core) || !self.core.quiet.load(Ordering::Relaxed) {
+        // with a sender elsewhere, what it sends after this must come after this: then only the outbox will do
+        let alone = Arc::strong_count(&self.out) <= OWN;
+        if !alone || !batch::is_driving(&self.core) || !self.core.quiet.load(Ordering::Relaxed) {
             return self.put(message, false);
         }
         let Some(link) = &mut self.owned.get_mut().unwrap_or_else(PoisonError::into_inner).link else {

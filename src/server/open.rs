@@ -1,6 +1,5 @@
 //! From what a listener accepted to a connection with a task of its own.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::io::AsyncRead;
@@ -8,7 +7,7 @@ use tokio::io::AsyncRead;
 use super::hub::Hub;
 use super::slots::Slot;
 use crate::codec::Codec;
-use crate::connection::{Connection, Core, Driver, Link, Outbound, Outbox, Prototype, StreamIn, WriteHalf};
+use crate::connection::{Connection, Core, Driver, Link, Outbound, Outbox, Prototype, StreamIn, WriteHalf, caught};
 use crate::endpoint::Endpoint;
 use crate::handler::Session;
 use crate::limits::Limits;
@@ -55,7 +54,7 @@ where
             self.hub.register(&core);
             tokio::spawn(Driver::new(session, out, Arc::clone(&self.hub) as _));
         };
-        if catch_unwind(AssertUnwindSafe(open)).is_err() {
+        if caught(open).is_err() {
             tracing::warn!(?address, endpoint = %self.endpoint, "a session could not be started: a panic");
         }
     }

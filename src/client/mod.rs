@@ -3,7 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `mod` | [`connect`], and [`Connect`] for more |
-//! | `eyeballs` | names to addresses, and the race between them |
+//! | `eyeballs` | the race between the addresses of a name |
 //!
 //! ```
 //! # async fn example() -> Result<(), hythe::Error> {
@@ -15,7 +15,7 @@
 //! # Ok(()) }
 //! ```
 
-#[cfg(any(feature = "tcp", feature = "udp"))]
+#[cfg(feature = "tcp")]
 mod eyeballs;
 
 use std::sync::Arc;
@@ -30,11 +30,9 @@ use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, ErrorKind};
 use crate::limits::Limits;
 use crate::peer::{Peer, PeerAddress};
-use crate::server::{fits, missing_feature};
-use crate::transport::{Accepted, mem};
-
 #[cfg(any(feature = "tcp", feature = "udp"))]
-pub(crate) use eyeballs::resolve;
+use crate::transport::resolve;
+use crate::transport::{Accepted, fits, mem, missing_feature};
 
 /// Connects to an endpoint, with the codec that the peer speaks, within 10 s. For other options, or a codec whose
 /// messages in and out differ, there is [`Connect`].
@@ -159,7 +157,7 @@ impl<C> Client<C> {
             }
             #[cfg(feature = "udp")]
             Endpoint::Udp(at) => {
-                let addr = eyeballs::first(resolve(at).await?);
+                let addr = crate::transport::first_address(resolve(at).await?);
                 let (source, write) =
                     crate::transport::udp::client::connect(addr, self.limits.max_datagram).map_err(failed)?;
                 Ok(self.open(PeerAddress::Ip(addr), write, |codec| {

@@ -1,6 +1,5 @@
 //! From an endpoint and a codec to listening sockets, each with the task that serves it.
 
-use std::any::TypeId;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,15 +7,15 @@ use std::sync::Arc;
 use super::accept::{Control, Door, accept};
 use super::hub::Hub;
 use super::open::Origin;
-use crate::codec::{Codec, Datagram, Text};
+use crate::codec::Codec;
 use crate::connection::Prototype;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, ErrorKind};
 use crate::handler::Session;
 use crate::limits::Limits;
-use crate::transport::{BindOptions, Listener, mem::MemTransport};
+use crate::transport::{BindOptions, Listener, fits, mem::MemTransport, missing_feature};
 #[cfg(any(feature = "tcp", feature = "udp"))]
-use {crate::client::resolve, crate::endpoint::HostPort, std::net::SocketAddr};
+use {crate::endpoint::HostPort, crate::transport::resolve, std::net::SocketAddr};
 
 /// An endpoint that listens.
 pub(crate) struct Listening {
@@ -89,24 +88,6 @@ where
             }
         })
     }
-}
-
-/// A codec without framing of its own has no meaning on a byte stream.
-pub(crate) fn fits<C: 'static>(endpoint: &Endpoint) -> Result<(), Error> {
-    let unframed = [TypeId::of::<Datagram>(), TypeId::of::<Text<Datagram>>()].contains(&TypeId::of::<C>());
-    if unframed && endpoint.is_stream() {
-        let text = format!(
-            "a codec that takes a message for each datagram does not fit {endpoint}, a byte stream without message \
-             boundaries; LengthDelimited or Lines do"
-        );
-        return Err(Error::new(ErrorKind::Config, text));
-    }
-    Ok(())
-}
-
-pub(crate) fn missing_feature(endpoint: &Endpoint) -> Error {
-    let scheme = endpoint.scheme();
-    Error::new(ErrorKind::Config, format!("{endpoint}: hythe was built without its feature {scheme:?}"))
 }
 
 fn failed(endpoint: &Endpoint, error: std::io::Error) -> Error {

@@ -65,8 +65,6 @@ use signal::Signals;
 pub use hub::{ConnectionInfo, Counters, DrainReport};
 pub use running::Running;
 
-pub(crate) use listen::{fits, missing_feature};
-
 /// Binds endpoints to a handler, and runs it for every peer that comes.
 ///
 /// The codec belongs to the endpoint, not to the handler: the same chat takes lines from a terminal and frames from

@@ -4,14 +4,19 @@
 //! | file | what it is |
 //! |---|---|
 //! | `options` | [`BindOptions`], what can be set of a listening socket |
+//! | `fit` | whether an endpoint can be used with a codec, and by this build |
+//! | `resolve` | from a host name to its addresses |
 //! | `socket` | sockets as hythe wants them, made with socket2 |
 //! | `tcp`, `unix`, `mem` | byte streams: listeners, and how to connect |
 //! | `udp` | datagrams: one socket, and a session for each peer |
 //!
 //! None of it is public but the options: a new transport must be able to come without breaking anybody.
 
+mod fit;
 pub(crate) mod mem;
 mod options;
+#[cfg(any(feature = "tcp", feature = "udp"))]
+mod resolve;
 #[cfg(any(feature = "tcp", feature = "udp"))]
 pub(crate) mod socket;
 #[cfg(feature = "tcp")]
@@ -30,6 +35,12 @@ use crate::connection::WriteHalf;
 use crate::peer::PeerAddress;
 
 pub use options::{BindOptions, Interface};
+
+pub(crate) use fit::{fits, missing_feature};
+#[cfg(feature = "udp")]
+pub(crate) use resolve::first as first_address;
+#[cfg(any(feature = "tcp", feature = "udp"))]
+pub(crate) use resolve::resolve;
 
 /// A listener of a byte stream transport.
 pub(crate) trait Listener: Send + 'static {

@@ -1,0 +1,25 @@
+//! Whether an endpoint can be used: with a codec, and by this build.
+
+use std::any::TypeId;
+
+use crate::codec::{Datagram, Text};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind};
+
+/// A codec without framing of its own has no meaning on a byte stream.
+pub(crate) fn fits<C: 'static>(endpoint: &Endpoint) -> Result<(), Error> {
+    let unframed = [TypeId::of::<Datagram>(), TypeId::of::<Text<Datagram>>()].contains(&TypeId::of::<C>());
+    if unframed && endpoint.is_stream() {
+        let text = format!(
+            "a codec that takes a message for each datagram does not fit {endpoint}, a byte stream without message \
+             boundaries; LengthDelimited or Lines do"
+        );
+        return Err(Error::new(ErrorKind::Config, text));
+    }
+    Ok(())
+}
+
+pub(crate) fn missing_feature(endpoint: &Endpoint) -> Error {
+    let scheme = endpoint.scheme();
+    Error::new(ErrorKind::Config, format!("{endpoint}: hythe was built without its feature {scheme:?}"))
+}

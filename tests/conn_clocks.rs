@@ -1,5 +1,6 @@
 //! Deadlines that come nearer, or begin anew, because of what happened before: none is late, and none is early.
 
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
 #![cfg(feature = "tcp")]
 
 mod support;

@@ -378,7 +378,7 @@ where
 
     fn announce(self: Arc<Self>, pending: usize) {
         if pending >= self.core.watermark() {
-            self.flush_for_owner();
+            batch::unlimited(|| self.flush_for_owner());
             return;
         }
         // on the list of another thread it would wait for that one's batch to end

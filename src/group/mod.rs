@@ -17,7 +17,7 @@
 //! .bind("tcp://127.0.0.1:0", Lines::new());
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -131,21 +131,26 @@ impl<M: Clone + Send + 'static> Group<M> {
 
     /// Sends a message to all members. Never waits.
     pub fn send(&self, message: M) -> Delivered {
-        self.send_where(message, |_| true)
+        self.deliver(message, |_| true)
     }
 
     /// Sends a message to all members but one. Never waits.
     pub fn send_except(&self, id: ConnectionId, message: M) -> Delivered {
-        self.send_where(message, |member| member != id)
+        self.deliver(message, |member| member != id)
     }
 
     /// Sends a message to the members that `wanted` picks. Never waits.
-    ///
-    /// `wanted` is asked under the group's lock: it must not use the group.
     pub fn send_where(&self, message: M, mut wanted: impl FnMut(ConnectionId) -> bool) -> Delivered {
+        // asked without the lock: it may use the group, or wait for somebody who does
+        let mut ids: HashSet<_> = lock(&self.inner.members).places.keys().copied().collect();
+        ids.retain(|id| wanted(*id));
+        self.deliver(message, |id| ids.contains(&id))
+    }
+
+    fn deliver(&self, message: M, wanted: impl Fn(ConnectionId) -> bool) -> Delivered {
         let mut delivered = Delivered::default();
         let mut encoded: Vec<(u64, Option<Bytes>)> = Vec::new();
-        // the writes come after the lock is given back
+        // the writes come after the lock is given back, but for a member that has no room
         crate::batch(|| {
             let members = lock(&self.inner.members);
             for member in members.list.iter().filter(|member| wanted(member.core().id)) {

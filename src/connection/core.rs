@@ -190,7 +190,11 @@ impl Core {
 
     /// Why an operation on the connection cannot be done any more.
     pub(crate) fn reason(&self) -> CloseReason {
-        self.failure().map_or_else(|| self.orderly_reason(), |failure| failure.reason)
+        match (self.closed(), self.failure()) {
+            (Some(closed), _) => closed.reason,
+            (None, Some(failure)) => failure.reason,
+            (None, None) => self.orderly_reason(),
+        }
     }
 
     /// Why the connection ends, if nothing breaks it.
@@ -299,15 +303,12 @@ impl Core {
 
     /// The owner is through with the connection; the driver ends it.
     pub(crate) fn release(&self, remainder: Option<Box<dyn Remainder>>) {
-        let late = {
-            let mut place = lock(&self.remainder);
-            match self.closed() {
-                None => mem::replace(&mut *place, remainder),
-                Some(_) => remainder,
-            }
-        };
-        discard(late);
+        *lock(&self.remainder) = remainder;
         self.set(RELEASED);
+        if self.closed().is_some() {
+            // nobody else looks any more
+            discard(self.take_remainder());
+        }
         self.wake();
     }
 
@@ -359,7 +360,8 @@ impl Core {
             }
             mem::take(&mut *list)
         };
-        // of an owner that let go just now
+        // whoever still has the connection receives nothing more
+        self.start_closing();
         discard(self.take_remainder());
         for who in list.iter().filter_map(Weak::upgrade) {
             who.leave(self.id);

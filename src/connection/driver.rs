@@ -182,6 +182,8 @@ impl Ending {
                         self.core.wake();
                     }
                     if session_ended || self.core.is_released() {
+                        // what a sender adds from here on could come after the end
+                        self.out.end();
                         // no more of the session's clocks
                         self.core.deadlines.handles();
                         self.stage = Stage::Flush;

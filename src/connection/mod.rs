@@ -65,4 +65,5 @@ pub(crate) use link::Link;
 pub(crate) use message_in::{MessageIn, MessageSource};
 pub(crate) use outbox::{Outbox, Prototype};
 pub(crate) use outlet::{Outbound, Pushed, WriteHalf};
+pub(crate) use pump::finish;
 pub(crate) use stream_in::StreamIn;

@@ -183,7 +183,7 @@ where
                 return Poll::Pending;
             }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.check())
     }
 
     /// Waits until everything that was sent has been handed to the transport.

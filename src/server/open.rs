@@ -7,7 +7,9 @@ use tokio::io::AsyncRead;
 use super::hub::Hub;
 use super::slots::Slot;
 use crate::codec::Codec;
-use crate::connection::{Connection, Core, Driver, Link, Outbound, Outbox, Prototype, StreamIn, WriteHalf, caught};
+use crate::connection::{
+    Connection, Core, Driver, Link, Outbound, Outbox, Prototype, StreamIn, WriteHalf, caught, finish,
+};
 use crate::endpoint::Endpoint;
 use crate::handler::Session;
 use crate::limits::Limits;
@@ -44,17 +46,24 @@ where
         write: W,
         link: impl FnOnce(C, &Arc<Core>) -> Box<dyn Link<S::In, S::Out>>,
     ) {
+        let mut made = None;
         let open = || {
             let peer = Peer::new(Arc::clone(&self.endpoint), address);
             let core = Arc::new(Core::new(peer, Arc::clone(&self.limits), None));
             let link = link(self.prototype.codec(), &core);
             let out = Outbox::new(Arc::clone(&core), Arc::clone(&self.prototype), self.prototype.codec(), write);
+            made = Some((Arc::clone(&core), Arc::clone(&out)));
             let conn = Connection::new(link, Arc::clone(&out) as Arc<dyn Outbound<S::Out>>);
             let session = self.session.run(conn);
             self.hub.register(&core);
             tokio::spawn(Driver::new(session, out, Arc::clone(&self.hub) as _));
         };
-        if caught(open).is_err() {
+        if let Err(panic) = caught(open) {
+            if let Some((core, out)) = made {
+                // the session may have given a sender away, or joined a group
+                core.fail(panic);
+                finish(&*out);
+            }
             tracing::warn!(?address, endpoint = %self.endpoint, "a session could not be started: a panic");
         }
     }

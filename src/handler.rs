@@ -45,7 +45,8 @@ use crate::peer::Peer;
 /// An error from any method closes that connection with [`CloseReason::Handler`], a panic with
 /// [`CloseReason::Panic`]. Neither touches another connection.
 ///
-/// Write the methods as `async fn`. What they hold across an `.await` must be `Send`.
+/// Write the methods as `async fn`. What they hold across an `.await` must be `Send`. They must not block their thread:
+/// what they have sent is only written when they wait, and other connections share the thread.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a hythe `Handler`",
     label = "not a handler",

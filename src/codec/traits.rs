@@ -7,8 +7,10 @@ use crate::error::BoxError;
 /// A codec that brings `In` and takes `Out`: any pair of tokio-util's [`Decoder`] and [`Encoder`] that can be cloned.
 /// There is nothing to implement.
 ///
-/// A connection decodes with one clone of the codec that its endpoint was bound with, and encodes with another. State
-/// that both directions need must be shared by the clones.
+/// A connection's owner decodes and encodes with one clone of the codec that its endpoint was bound with, so that a codec
+/// may keep the state of a protocol. A [`Sender`](crate::Sender) encodes with another clone, and a
+/// [`Group`](crate::Group) encodes a message once for all members: what those two encode must not depend on the messages
+/// before.
 ///
 /// ```
 /// use bytes::{Buf, BufMut, BytesMut};

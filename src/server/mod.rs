@@ -131,8 +131,8 @@ impl<S: Session> Server<S> {
         self
     }
 
-    /// Adds an endpoint, as text or ready made, with the codec that its peers speak. Each connection gets two clones of
-    /// the codec, one for either direction.
+    /// Adds an endpoint, as text or ready made, with the codec that its peers speak. Each connection gets
+    /// clones of the codec, as [`Codec`] says.
     ///
     /// What is wrong with an endpoint is told by [`start`](Self::start).
     pub fn bind<C>(self, endpoint: impl TryInto<Endpoint, Error: Into<EndpointError>>, codec: C) -> Self

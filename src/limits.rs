@@ -33,7 +33,8 @@ pub struct Limits {
     /// Bytes are waiting and the peer takes none. Default: 30 s.
     pub write_stall: Duration,
     /// After one side has ended its half, without progress on the other. Also how long a session may go on
-    /// after its connection was cut. Default: 10 s.
+    /// after its connection was cut. When a session is over and everything is out, its peer's end is awaited for 2 s of
+    /// it at most. Default: 10 s.
     pub half_close: Duration,
     /// How long a drain waits for busy connections where the caller names no deadline. Default: 30 s.
     pub drain: Duration,

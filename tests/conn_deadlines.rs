@@ -297,3 +297,23 @@ async fn a_clients_message_has_its_deadline_but_its_silence_has_none() {
     assert_eq!(error.close_reason(), Some(CloseReason::MessageTimeout));
     assert_eq!(started.elapsed().as_secs(), 10_020);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_ended_its_side_waits_for_the_grace_alone() {
+    let server = Server::serve(|mut conn: Connection<Bytes>| async move {
+        while conn.recv().await?.is_some() {}
+        // progress, then none
+        sleep(6 * SECOND).await;
+        conn.send(Bytes::from_static(b"one")).await?;
+        std::future::pending().await
+    });
+    let patient = limits().with_half_close(1000 * SECOND);
+    let (_running, endpoint) = start(server.limits(patient), &mem(), LengthDelimited::new()).await;
+    let mut conn: Connection<Bytes> = open_with(&endpoint, LengthDelimited::new(), limits()).await;
+    let started = Instant::now();
+    conn.finish().await.expect("an end");
+    assert_eq!(paused("the reply", conn.recv()).await.expect("a reply").as_deref(), Some(&b"one"[..]));
+    let error = paused("the deadline", conn.recv()).await.expect_err("nothing more");
+    assert_eq!(error.close_reason(), Some(CloseReason::HalfCloseTimeout));
+    assert_eq!(started.elapsed().as_secs(), 16);
+}

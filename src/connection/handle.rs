@@ -42,7 +42,7 @@ pub struct Connection<In, Out = In> {
     pub(super) spent: bool,
     /// As a sink it has promised room for a message.
     pub(super) promised: bool,
-    /// Where no task of ours drives the connection: until when an incomplete message must be whole.
+    /// Where no task of ours drives the connection: its next deadline.
     pub(super) timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -260,7 +260,7 @@ where
             // a server's connection that was handed to another task: its own keeps the deadlines
             None if clock_starts => self.core.wake_driver(),
             None => {}
-            Some(runtime) => match self.core.deadlines.next_in(&self.core.limits) {
+            Some(runtime) => match self.core.deadlines.next(&self.core.limits) {
                 None => self.timer = None,
                 Some((at, reason)) => {
                     let _context = runtime.enter();

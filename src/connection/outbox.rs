@@ -301,9 +301,7 @@ where
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 out.buffer.truncate(before);
-                return Err(PushError::Encode(
-                    Error::new(ErrorKind::Codec, "a message cannot be encoded").because(error),
-                ));
+                return Err(PushError::Encode(encode_error(error)));
             }
             Err(panic) => {
                 out.buffer.truncate(before);

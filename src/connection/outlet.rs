@@ -16,10 +16,14 @@ pub(crate) trait WriteHalf: Send + 'static {
     const MESSAGES: bool;
     /// Writes some of `bytes`; on a message transport, which gets one message at a time, all or nothing.
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
     /// Called before the half is dropped without a shutdown: what is on its way may be thrown away.
-    fn abort(&mut self);
+    fn abort(&mut self) {}
 }
 
 /// An outbox without its message type.

@@ -94,11 +94,11 @@ where
 {
     let mut spare = Spare::new();
     let mut pause = PAUSES.0;
-    let mut turn = 0;
+    let (mut turn, mut failures) = (0, 0);
     loop {
         match std::future::poll_fn(|cx| door.poll_accept(&origin.hub, cx)).await {
             Arrival::Connection(accepted, slot) => {
-                pause = PAUSES.0;
+                (pause, failures) = (PAUSES.0, 0);
                 origin.open_stream(accepted, slot);
                 turn += 1;
                 if turn == TURN {
@@ -109,8 +109,10 @@ where
             Arrival::Closed => return,
             Arrival::Failed(error) => {
                 origin.hub.accept_errors.fetch_add(1, Relaxed);
+                failures += 1;
                 match class(&error) {
-                    Class::Connection => {}
+                    // one after the other without end are not the connections' fault
+                    Class::Connection if failures % TURN != 0 => {}
                     Class::Fatal => {
                         tracing::error!(endpoint = %origin.endpoint, %error, "the listener is broken");
                         door.close();

@@ -64,10 +64,6 @@ impl WriteHalf for TcpWrite {
         }
     }
 
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Some(half) => Pin::new(half).poll_shutdown(cx),

@@ -182,14 +182,7 @@ impl WriteHalf for UnixWrite {
         Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
     }
-
-    // a Unix socket has no reset; its end is all there is to see
-    fn abort(&mut self) {}
 }

@@ -80,14 +80,4 @@ impl WriteHalf for ClientWrite {
         }
         Poll::Ready(Ok(bytes.len()))
     }
-
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn abort(&mut self) {}
 }

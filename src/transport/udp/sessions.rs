@@ -250,16 +250,6 @@ impl WriteHalf for UdpWrite {
         self.session.sent.fetch_add(bytes.len().max(1) as u64, Relaxed);
         Poll::Ready(Ok(bytes.len()))
     }
-
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn abort(&mut self) {}
 }
 
 #[cfg(test)]

@@ -33,8 +33,9 @@ use std::task::Poll;
 
 use tokio::time::Instant;
 
-use crate::connection::{CloseReason, Closed, Connection, Event, Failure, caught, lock};
+use crate::connection::{CloseReason, Closed, Connection, Event, Failure, caught};
 use crate::peer::Peer;
+use crate::sync::lock;
 
 /// What to do with a connection's messages. There is one value for each connection: its fields are the connection's
 /// state, and nobody else touches them.

@@ -97,6 +97,7 @@ pub mod handler;
 mod limits;
 mod peer;
 pub mod server;
+mod sync;
 mod transport;
 
 pub use client::{Connect, connect};
@@ -107,9 +108,9 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Error, ErrorKind};
 pub use group::{Delivered, Group};
 pub use handler::{Handler, Session};
-pub use limits::Limits;
+pub use limits::{Limits, Overload};
 pub use peer::{Credentials, Peer, PeerAddress};
-pub use server::{ConnectionInfo, Counters, DrainReport, Running, Server};
+pub use server::{ConnectionInfo, Counters, DrainReport, Refusal, Running, Server};
 pub use transport::{BindOptions, Interface};
 
 pub use bytes::{Bytes, BytesMut};

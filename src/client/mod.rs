@@ -21,18 +21,17 @@ mod eyeballs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
 
 use crate::codec::Codec;
-use crate::connection::{Connection, Core, Link, Outbox, Prototype, StreamIn, WriteHalf};
+use crate::connection::{Connection, Core, Link, Outbox, Prototype, Silence, StreamIn, WriteHalf};
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, ErrorKind};
-use crate::limits::Limits;
+use crate::limits::{Limits, Live};
 use crate::peer::{Peer, PeerAddress};
 #[cfg(any(feature = "tcp", feature = "udp"))]
 use crate::transport::resolve;
-use crate::transport::{Accepted, fits, mem, missing_feature};
+use crate::transport::{ByteStream, fits, mem, missing_feature};
 
 /// Connects to an endpoint, with the codec that the peer speaks, within 10 s. For other options, or a codec whose
 /// messages in and out differ, there is [`Connect`].
@@ -123,7 +122,7 @@ impl Connect {
             .try_into()
             .map_err(|error| Error::new(ErrorKind::Endpoint, Into::<EndpointError>::into(error).to_string()))?;
         fits::<C>(&endpoint)?;
-        let client = Client { limits: Arc::new(self.limits.clone().check()?), endpoint: Arc::new(endpoint), codec };
+        let client = Client { limits: self.limits.clone().check()?, endpoint: Arc::new(endpoint), codec };
         let Ok(result) = tokio::time::timeout(self.deadline, client.connect()).await else {
             let text = "no connection within the deadline".to_string();
             return Err(Error::new(ErrorKind::Timeout, format!("{text} of {:?}", self.deadline)));
@@ -134,7 +133,7 @@ impl Connect {
 
 /// A connection about to be made.
 struct Client<C> {
-    limits: Arc<Limits>,
+    limits: Limits,
     endpoint: Arc<Endpoint>,
     codec: C,
 }
@@ -153,7 +152,7 @@ impl<C> Client<C> {
             Endpoint::Tcp(at) => {
                 let addresses = resolve(at).await?;
                 let (stream, addr) = eyeballs::race(addresses, &self.limits).await.map_err(failed)?;
-                Ok(self.stream(crate::transport::tcp::split(stream, addr)))
+                Ok(self.stream(crate::transport::tcp::Tcp { stream, addr }))
             }
             #[cfg(feature = "udp")]
             Endpoint::Udp(at) => {
@@ -167,23 +166,22 @@ impl<C> Client<C> {
             #[cfg(feature = "unix")]
             Endpoint::Unix(address) => {
                 let stream = crate::transport::unix::connect(address).await.map_err(failed)?;
-                Ok(self.stream(crate::transport::unix::split(stream)))
+                Ok(self.stream(stream))
             }
-            Endpoint::Mem(name) => Ok(self.stream(mem::split(mem::connect(name).await.map_err(failed)?))),
+            Endpoint::Mem(name) => Ok(self.stream(mem::connect(name).await.map_err(failed)?)),
             #[allow(unreachable_patterns, reason = "with every transport there is none left")]
             _ => Err(missing_feature(&endpoint)),
         }
     }
 
-    fn stream<In, Out, R, W>(self, accepted: Accepted<R, W>) -> Connection<In, Out>
+    fn stream<In, Out>(self, stream: impl ByteStream) -> Connection<In, Out>
     where
         C: Codec<In, Out>,
         In: Send + 'static,
         Out: Send + 'static,
-        R: AsyncRead + Unpin + Send + 'static,
-        W: WriteHalf,
     {
-        let Accepted { read, write, address } = accepted;
+        let address = stream.address();
+        let (read, write) = stream.split();
         self.open(address, write, |codec| Box::new(StreamIn::new(read, codec, None)))
     }
 
@@ -200,7 +198,7 @@ impl<C> Client<C> {
         W: WriteHalf,
     {
         let peer = Peer::new(self.endpoint, address);
-        let core = Arc::new(Core::new(peer, self.limits, Some(Handle::current())));
+        let core = Arc::new(Core::new(peer, Live::new(self.limits), Silence::Allowed, Some(Handle::current())));
         let prototype = Prototype::new(self.codec);
         let out = Outbox::new(core, Arc::clone(&prototype), prototype.codec(), write);
         Connection::new(link(prototype.codec()), out)

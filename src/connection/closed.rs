@@ -64,10 +64,16 @@ pub enum CloseReason {
     Local,
     /// The session broke the connection off.
     Aborted,
+    /// A handshake that the session asked for failed.
+    Handshake,
     /// The session returned an error.
     Handler,
     /// The session or the codec panicked.
     Panic,
+    /// The session took longer than [`Limits::handling`](crate::Limits::handling) over one message.
+    Overrun,
+    /// The memory of all buffers ([`Limits::memory`](crate::Limits::memory)) was used up, and this one held most.
+    Overloaded,
     /// The server's factory refused the peer.
     Refused,
     /// A UDP session made room for another.
@@ -114,8 +120,11 @@ impl CloseReason {
             Self::SlowPeer => "slow_peer",
             Self::Local => "local",
             Self::Aborted => "aborted",
+            Self::Handshake => "handshake",
             Self::Handler => "handler",
             Self::Panic => "panic",
+            Self::Overrun => "overrun",
+            Self::Overloaded => "overloaded",
             Self::Refused => "refused",
             Self::Evicted => "evicted",
             Self::Drained => "drained",
@@ -138,9 +147,10 @@ impl CloseReason {
             | Self::Idle
             | Self::WriteStalled
             | Self::HalfCloseTimeout
-            | Self::SlowPeer => Fault::Peer,
-            Self::Handler | Self::Panic => Fault::Handler,
-            Self::Aborted | Self::Refused | Self::Evicted | Self::Io => Fault::Us,
+            | Self::SlowPeer
+            | Self::Handshake => Fault::Peer,
+            Self::Handler | Self::Panic | Self::Overrun => Fault::Handler,
+            Self::Aborted | Self::Refused | Self::Evicted | Self::Overloaded | Self::Io => Fault::Us,
             Self::Drained | Self::Shutdown => Fault::Operator,
         }
     }
@@ -150,7 +160,12 @@ impl CloseReason {
     pub fn is_timeout(self) -> bool {
         matches!(
             self,
-            Self::FirstByteTimeout | Self::MessageTimeout | Self::Idle | Self::WriteStalled | Self::HalfCloseTimeout
+            Self::FirstByteTimeout
+                | Self::MessageTimeout
+                | Self::Idle
+                | Self::WriteStalled
+                | Self::HalfCloseTimeout
+                | Self::Overrun
         )
     }
 
@@ -195,8 +210,11 @@ impl fmt::Display for CloseReason {
             Self::SlowPeer => "the peer is too slow",
             Self::Local => "it was closed on this side",
             Self::Aborted => "it was broken off on this side",
+            Self::Handshake => "a handshake failed",
             Self::Handler => "the session failed",
             Self::Panic => "the session panicked",
+            Self::Overrun => "the session took too long over a message",
+            Self::Overloaded => "memory was short, and it held most",
             Self::Refused => "the peer was refused",
             Self::Evicted => "it made room for another",
             Self::Drained => "the server drained",

@@ -1,8 +1,8 @@
 //! What everybody who has to do with one connection shares: its task, its owner, its senders, the server.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 use std::{fmt, mem};
 
@@ -12,10 +12,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::closed::{CloseReason, Closed, Failure};
-use super::deadlines::Deadlines;
+use super::deadlines::{Deadlines, Silence};
 use super::outlet::Totals;
-use crate::limits::Limits;
+use crate::limits::{Budget, Live, Waits};
 use crate::peer::Peer;
+use crate::sync::lock;
 
 /// Names a connection within this process; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,7 +51,7 @@ pub(crate) trait Remainder: Send {
 pub(crate) struct Core {
     pub(crate) id: ConnectionId,
     pub(crate) peer: Peer,
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) limits: Arc<Live>,
     pub(crate) deadlines: Deadlines,
     /// The runtime to send from where no task of ours drives the connection.
     pub(crate) runtime: Option<Handle>,
@@ -69,6 +70,8 @@ pub(crate) struct Core {
     drain: OnceLock<Instant>,
     bytes_in: AtomicU64,
     messages_in: AtomicU64,
+    /// Bytes of its buffers that are charged to the memory of all.
+    held: AtomicUsize,
     remainder: Mutex<Option<Box<dyn Remainder>>>,
     closed: OnceLock<Closed>,
     on_close: Mutex<Vec<Weak<dyn Leave>>>,
@@ -95,14 +98,16 @@ const IDLE_AWARE: u16 = 64;
 const NEWS: u16 = 128;
 /// Nothing can be sent any more, whatever the reason for the end.
 const BROKEN: u16 = 256;
+/// It is told when there is memory again.
+const AWAITS_MEMORY: u16 = 512;
 
 impl Core {
-    pub(crate) fn new(peer: Peer, limits: Arc<Limits>, runtime: Option<Handle>) -> Self {
+    pub(crate) fn new(peer: Peer, limits: Arc<Live>, silence: Silence, runtime: Option<Handle>) -> Self {
         Self {
             id: ConnectionId::next(),
             peer,
             limits,
-            deadlines: Deadlines::new(Instant::now(), runtime.is_none()),
+            deadlines: Deadlines::new(Instant::now(), silence),
             runtime,
             driver: Mutex::new(None),
             quiet: AtomicBool::new(false),
@@ -114,6 +119,7 @@ impl Core {
             drain: OnceLock::new(),
             bytes_in: AtomicU64::new(0),
             messages_in: AtomicU64::new(0),
+            held: AtomicUsize::new(0),
             remainder: Mutex::new(None),
             closed: OnceLock::new(),
             on_close: Mutex::new(Vec::new()),
@@ -141,7 +147,7 @@ impl Core {
     /// With so much waiting, whoever adds to it writes instead of waiting for the session to wait, in bytes.
     #[inline]
     pub(crate) fn watermark(&self) -> usize {
-        WATERMARK.min(self.limits.outbox)
+        WATERMARK.min(self.limits.outbox())
     }
 
     /// Names the task that drives the connection, or, at its end, none.
@@ -301,6 +307,52 @@ impl Core {
         self.messages_in.load(Ordering::Relaxed)
     }
 
+    /// A buffer of this connection, charged for `charged` bytes so far, has a size of so many.
+    #[inline]
+    pub(crate) fn charge(&self, charged: &mut usize, bytes: usize) {
+        let charge = Budget::charge_for(bytes);
+        if charge != *charged {
+            self.recharge(charged, charge);
+        }
+    }
+
+    #[cold]
+    fn recharge(&self, charged: &mut usize, charge: usize) {
+        if charge > *charged {
+            let more = charge - *charged;
+            self.held.fetch_add(more, Ordering::AcqRel);
+            self.limits.memory.take(more);
+            if self.closed().is_some() {
+                self.discharge();
+            }
+        } else {
+            let less = *charged - charge;
+            let held =
+                self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| Some(held.saturating_sub(less)));
+            // less, where the end has given it back already
+            self.limits.memory.give(less.min(held.unwrap_or(0)));
+        }
+        *charged = charge;
+    }
+
+    /// Gives back what all buffers were charged: they are gone, or nobody fills them any more.
+    fn discharge(&self) {
+        self.limits.memory.give(self.held.swap(0, Ordering::AcqRel));
+    }
+
+    /// Bytes of its buffers, as they are charged.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Has whoever reads woken when there is memory again.
+    #[cold]
+    pub(crate) fn await_memory(self: &Arc<Self>) {
+        if self.set(AWAITS_MEMORY) {
+            self.limits.memory.wait(Arc::clone(self) as _);
+        }
+    }
+
     /// The owner is through with the connection; the driver ends it.
     pub(crate) fn release(&self, remainder: Option<Box<dyn Remainder>>) {
         *lock(&self.remainder) = remainder;
@@ -363,6 +415,7 @@ impl Core {
         // whoever still has the connection receives nothing more
         self.start_closing();
         discard(self.take_remainder());
+        self.discharge();
         for who in list.iter().filter_map(Weak::upgrade) {
             who.leave(self.id);
         }
@@ -374,9 +427,11 @@ impl Core {
     }
 }
 
-/// A lock that a panic elsewhere does not spoil: what it guards is valid at every step.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Waits for Core {
+    fn memory_is_there(&self) {
+        self.unset(AWAITS_MEMORY);
+        self.wake();
+    }
 }
 
 /// Drops what is, or holds, the user's: a panic in its `Drop` must not keep us from what comes next.

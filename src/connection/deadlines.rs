@@ -9,29 +9,32 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::closed::CloseReason;
-use crate::limits::Limits;
+use crate::limits::{Live, micros};
 
-/// A duration in the unit of the marks.
-pub(crate) fn micros(duration: Duration) -> u64 {
-    duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros().into())
-}
-
-fn after(mark: u64, duration: Duration) -> u64 {
-    mark.saturating_add(micros(duration))
+/// How long a peer may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// As long as it likes: it is the one that was connected to.
+    Allowed,
+    /// As [`Limits::first_byte`](crate::Limits::first_byte) and [`Limits::idle`](crate::Limits::idle) say.
+    Stream,
+    /// As [`Limits::udp_idle`](crate::Limits::udp_idle) says.
+    Datagrams,
 }
 
 /// The clocks of one connection. A mark is in microseconds after `opened`, plus one; 0 is "not set".
 #[derive(Debug)]
 pub(crate) struct Deadlines {
     opened: Instant,
-    /// Whether silence is watched: a server's connections, not those a client made.
-    watch_silence: bool,
+    silence: Silence,
     last_in: AtomicU64,
     last_out: AtomicU64,
     /// Since when an incomplete message is held.
     partial: AtomicU64,
     /// Since when the session waits for a message; unset while it handles one.
     waiting: AtomicU64,
+    /// Since when the session handles a message, where there is a limit to that.
+    handling: AtomicU64,
     /// The session gave up the thread while it handled a message, and nothing has come in since.
     suspended: AtomicBool,
     /// Since when the transport takes no byte.
@@ -43,14 +46,15 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    pub(crate) fn new(opened: Instant, watch_silence: bool) -> Self {
+    pub(crate) fn new(opened: Instant, silence: Silence) -> Self {
         Self {
             opened,
-            watch_silence,
+            silence,
             last_in: AtomicU64::new(0),
             last_out: AtomicU64::new(0),
             partial: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
+            handling: AtomicU64::new(0),
             suspended: AtomicBool::new(false),
             stalled: AtomicU64::new(0),
             half_closed: AtomicU64::new(0),
@@ -86,6 +90,11 @@ impl Deadlines {
         self.earlier.store(true, Release);
     }
 
+    /// The limits are others.
+    pub(crate) fn changed(&self) {
+        self.comes_nearer();
+    }
+
     /// The transport took bytes, after it had refused some: what is left is a stall that begins anew.
     pub(crate) fn progress(&self) {
         let now = self.now();
@@ -114,6 +123,9 @@ impl Deadlines {
     /// clock begins to run.
     pub(crate) fn waits(&self, partial: bool) -> bool {
         let mut starts = false;
+        if self.handling.load(Relaxed) != 0 {
+            self.handling.store(0, Relaxed);
+        }
         if self.waiting.load(Relaxed) == 0 {
             starts = true;
             // without a suspension no time has passed since the last read that would be worth a look at the clock
@@ -149,6 +161,12 @@ impl Deadlines {
         }
     }
 
+    /// As [`handles`](Self::handles), with a limit to the time that the session may take.
+    pub(crate) fn handles_for_limited_time(&self) {
+        self.handling.store(self.now(), Relaxed);
+        self.comes_nearer();
+    }
+
     /// The session gave up the thread.
     pub(crate) fn suspends(&self) {
         if self.waiting.load(Relaxed) == 0 {
@@ -179,43 +197,45 @@ impl Deadlines {
     }
 
     /// When the transport must have taken a byte, where it takes none.
-    pub(crate) fn next_write(&self, limits: &Limits) -> Option<u64> {
+    pub(crate) fn next_write(&self, limits: &Live) -> Option<u64> {
         match self.stalled.load(Relaxed) {
             0 => None,
-            mark => Some(after(mark, limits.write_stall)),
+            mark => Some(mark.saturating_add(limits.write_stall())),
         }
     }
 
     /// The earliest deadline in force, and what it means.
-    pub(crate) fn next(&self, limits: &Limits) -> Option<(u64, CloseReason)> {
+    pub(crate) fn next(&self, limits: &Live) -> Option<(u64, CloseReason)> {
         [self.next_in(limits), self.next_out(limits)].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// As [`next`](Self::next), of those alone that watch what comes in.
-    pub(crate) fn next_in(&self, limits: &Limits) -> Option<(u64, CloseReason)> {
+    pub(crate) fn next_in(&self, limits: &Live) -> Option<(u64, CloseReason)> {
         let load = |mark: &AtomicU64| mark.load(Relaxed);
         let (waiting, partial, last_in) = (load(&self.waiting), load(&self.partial), load(&self.last_in));
         if waiting == 0 {
-            None
+            let limit = limits.handling().filter(|_| load(&self.handling) != 0);
+            limit.map(|limit| (load(&self.handling).saturating_add(limit), CloseReason::Overrun))
         } else if partial != 0 {
-            Some((after(partial, limits.message), CloseReason::MessageTimeout))
-        } else if !self.watch_silence {
+            Some((partial.saturating_add(limits.message()), CloseReason::MessageTimeout))
+        } else if self.silence == Silence::Allowed {
             None
         } else if last_in == 0 {
-            Some((after(waiting, limits.first_byte), CloseReason::FirstByteTimeout))
+            Some((waiting.saturating_add(limits.first_byte()), CloseReason::FirstByteTimeout))
         } else {
-            Some((after(waiting.max(last_in), limits.idle), CloseReason::Idle))
+            let idle = if self.silence == Silence::Datagrams { limits.udp_idle() } else { limits.idle() };
+            Some((waiting.max(last_in).saturating_add(idle), CloseReason::Idle))
         }
     }
 
     /// As [`next`](Self::next), of those alone that watch what goes out, and the end.
-    pub(crate) fn next_out(&self, limits: &Limits) -> Option<(u64, CloseReason)> {
+    pub(crate) fn next_out(&self, limits: &Live) -> Option<(u64, CloseReason)> {
         let stalled = self.next_write(limits).map(|at| (at, CloseReason::WriteStalled));
         let half_closed = match self.half_closed.load(Relaxed) {
             0 => None,
             mark => {
                 let since = mark.max(self.last_out.load(Relaxed)).max(self.last_in.load(Relaxed));
-                Some((after(since, limits.half_close), CloseReason::HalfCloseTimeout))
+                Some((since.saturating_add(limits.half_close()), CloseReason::HalfCloseTimeout))
             }
         };
         [stalled, half_closed].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -224,17 +244,21 @@ impl Deadlines {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::limits::Limits;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn limits() -> Limits {
-        Limits::edge()
+    fn limits() -> Arc<Live> {
+        let limits = Limits::edge()
             .with_first_byte(5 * SECOND)
             .with_message(3 * SECOND)
             .with_idle(10 * SECOND)
             .with_write_stall(4 * SECOND)
-            .with_half_close(2 * SECOND)
+            .with_half_close(2 * SECOND);
+        Live::new(limits)
     }
 
     fn next(clock: &Deadlines) -> Option<(u64, CloseReason)> {
@@ -243,7 +267,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bytes_do_not_extend_a_message_and_sending_does_not_extend_idle() {
-        let clock = Deadlines::new(Instant::now(), true);
+        let clock = Deadlines::new(Instant::now(), Silence::Stream);
         assert_eq!(next(&clock), None);
         clock.waits(false);
         assert_eq!(next(&clock), Some((5, CloseReason::FirstByteTimeout)));
@@ -269,7 +293,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_time_a_handler_takes_is_not_the_peers() {
-        let clock = Deadlines::new(Instant::now(), true);
+        let clock = Deadlines::new(Instant::now(), Silence::Stream);
         clock.bytes_in();
         clock.handles();
         clock.suspends();
@@ -279,8 +303,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_message_has_its_time_only_where_that_is_limited() {
+        let clock = Deadlines::new(Instant::now(), Silence::Stream);
+        clock.bytes_in();
+        clock.handles();
+        clock.handles_for_limited_time();
+        assert_eq!(next(&clock), None, "there was a limit, and is none any more");
+        let limited = Live::new(Limits::edge().with_handling(Some(3 * SECOND)));
+        let due = |clock: &Deadlines| clock.next(&limited).map(|(at, why)| ((clock.instant(at) - clock.opened), why));
+        assert_eq!(due(&clock), Some((3 * SECOND, CloseReason::Overrun)));
+        clock.waits(false);
+        assert_eq!(due(&clock), Some((60 * SECOND, CloseReason::Idle)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_stall_is_without_progress() {
-        let clock = Deadlines::new(Instant::now(), true);
+        let clock = Deadlines::new(Instant::now(), Silence::Stream);
         clock.stalls();
         assert_eq!(next(&clock), Some((4, CloseReason::WriteStalled)));
         tokio::time::advance(3 * SECOND).await;
@@ -294,7 +332,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn half_closed_is_since_the_last_progress() {
-        let clock = Deadlines::new(Instant::now(), false);
+        let clock = Deadlines::new(Instant::now(), Silence::Allowed);
         clock.half_closes();
         assert_eq!(next(&clock), Some((2, CloseReason::HalfCloseTimeout)));
         tokio::time::advance(SECOND).await;
@@ -304,7 +342,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_clients_peer_may_be_silent() {
-        let clock = Deadlines::new(Instant::now(), false);
+        let clock = Deadlines::new(Instant::now(), Silence::Allowed);
         clock.waits(false);
         assert_eq!(next(&clock), None);
         clock.bytes_in();

@@ -14,8 +14,8 @@ use tokio::time::Sleep;
 use super::batch;
 use super::closed::{CloseReason, Closed, Failure, Fault};
 use super::core::{Core, Remainder, caught, discard};
-use super::deadlines::micros;
 use super::outlet::Outlet;
+use crate::limits::micros;
 
 /// How long a session that is cut may take over its last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -293,6 +293,7 @@ impl Ending {
     fn expire(&mut self, reason: CloseReason) {
         match reason {
             CloseReason::Idle => self.core.idle(),
+            CloseReason::Overrun => self.core.cut(reason),
             CloseReason::HalfCloseTimeout if self.stage == Stage::Linger => {
                 self.close();
             }
@@ -316,8 +317,8 @@ impl Ending {
         if !told {
             return None;
         }
-        let patience = if self.core.is_cut() { LAST_WORDS } else { self.core.limits.half_close };
-        let latest = self.core.deadlines.now().saturating_add(micros(patience));
+        let patience = if self.core.is_cut() { micros(LAST_WORDS) } else { self.core.limits.half_close() };
+        let latest = self.core.deadlines.now().saturating_add(patience);
         let at = self.patience.map_or(latest, |at| at.min(latest));
         self.patience = Some(at);
         Some(at)

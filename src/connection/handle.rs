@@ -187,6 +187,9 @@ where
         if matches!(received, Poll::Ready(Received::Message)) {
             self.core.count_message_in();
             self.core.deadlines.handles();
+            if self.core.limits.handling().is_some() {
+                self.core.deadlines.handles_for_limited_time();
+            }
             self.core.take_idle();
             return Poll::Ready(Event::Message);
         }
@@ -367,13 +370,13 @@ impl<In, Out> Drop for Connection<In, Out> {
                 discard(link);
                 self.core.release(None);
             } else {
-                self.core.release(link.map(Link::into_remainder));
+                self.core.release(link.map(|link| link.into_remainder(&self.core)));
             }
             return;
         }
         self.core.release(None);
         let outlet = Arc::clone(&self.out).into_outlet();
-        match self.take_link().map(Link::into_remainder) {
+        match self.take_link().map(|link| link.into_remainder(&self.core)) {
             // else nothing is to be sent, and nothing to be waited for
             Some(remainder) if !self.core.is_broken() && (self.out.pending() > 0 || !remainder.ended()) => {
                 pump::start_last(outlet, remainder);

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -29,12 +30,12 @@ pub(crate) trait Link<In, Out>: Remainder {
     /// Puts the next message into `slot`: a message is moved less often that way than in a result.
     ///
     /// What has arrived stays here while nobody polls, so that dropping whoever waits loses nothing.
-    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core, slot: &mut Option<In>) -> Poll<Received>;
+    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Arc<Core>, slot: &mut Option<In>) -> Poll<Received>;
     /// Whether a part of a message is held.
     fn holds_part(&self) -> bool;
     /// Appends a message to `buffer`. After an error there may be a part of it.
     fn encode(&mut self, message: Out, buffer: &mut BytesMut) -> Result<(), Error>;
-    fn into_remainder(self: Box<Self>) -> Box<dyn Remainder>;
+    fn into_remainder(self: Box<Self>, core: &Core) -> Box<dyn Remainder>;
 }
 
 /// An encoder's error.

@@ -1,6 +1,7 @@
 //! The incoming side of a message transport: each message of the transport goes through the codec to its end.
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
@@ -38,7 +39,7 @@ where
     <C as Decoder>::Error: Into<BoxError>,
     <C as Encoder<Out>>::Error: Into<BoxError>,
 {
-    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core, slot: &mut Option<C::Item>) -> Poll<Received> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Arc<Core>, slot: &mut Option<C::Item>) -> Poll<Received> {
         loop {
             if let Some(current) = &mut self.current {
                 let mut result = self.codec.decode(current);
@@ -88,7 +89,7 @@ where
         self.codec.encode(message, buffer).map_err(encode_error)
     }
 
-    fn into_remainder(self: Box<Self>) -> Box<dyn Remainder> {
+    fn into_remainder(self: Box<Self>, _: &Core) -> Box<dyn Remainder> {
         self
     }
 }

@@ -57,7 +57,8 @@ pub use handle::Connection;
 pub use sender::{Delivery, Overflow, Sender, TrySendError};
 
 pub(crate) use closed::Failure;
-pub(crate) use core::{Core, Leave, caught, lock};
+pub(crate) use core::{Core, Leave, caught};
+pub(crate) use deadlines::Silence;
 pub(crate) use driver::{Driver, Watch};
 pub(crate) use handle::{Event, wait_closed};
 pub(crate) use link::Link;
@@ -65,5 +66,6 @@ pub(crate) use link::Link;
 pub(crate) use message_in::{MessageIn, MessageSource};
 pub(crate) use outbox::{Outbox, Prototype};
 pub(crate) use outlet::{Outbound, Pushed, WriteHalf};
+pub(crate) use pool::THREAD;
 pub(crate) use pump::finish;
 pub(crate) use stream_in::StreamIn;

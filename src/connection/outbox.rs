@@ -10,13 +10,14 @@ use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Encoder;
 
 use super::closed::{CloseReason, Failure};
-use super::core::{Core, caught, discard, lock};
+use super::core::{Core, caught, discard};
 use super::link::encode_error;
 use super::outlet::{Admits, Outbound, Outlet, PushError, Pushed, Totals, Until, WriteHalf};
 use super::pending::Pending;
 use super::sender::Overflow;
 use super::{batch, pump};
 use crate::error::{BoxError, Error, ErrorKind};
+use crate::sync::lock;
 
 /// The codec that an endpoint was bound with. Each connection's is a clone; a group encodes with one of its own.
 pub(crate) struct Prototype<C> {
@@ -72,6 +73,8 @@ impl<C, W: WriteHalf> Drop for Locked<'_, C, W> {
         // a message transport, and whoever drops the oldest, must know each message
         let quiet = self.buffer.is_empty() && self.sizes.is_none() && !self.ended && self.core.failure().is_none();
         self.core.quiet.store(quiet, Ordering::Relaxed);
+        let held = self.out.held();
+        self.core.charge(&mut self.out.charged, held);
     }
 }
 
@@ -133,7 +136,7 @@ where
         if !out.awaited && out.owner.is_none() {
             return None;
         }
-        let limit = self.core.limits.outbox;
+        let limit = self.core.limits.outbox();
         if out.has_room(limit) && std::mem::take(&mut out.awaited) {
             self.core.room.notify_waiters();
         }
@@ -238,7 +241,7 @@ where
     }
 
     fn admits(&self) -> Admits {
-        let limit = self.core.limits.outbox;
+        let limit = self.core.limits.outbox();
         let mut out = self.out_with_room(|out| !out.has_room(limit));
         let admits = out.admits(limit);
         out.awaited |= admits == Admits::Full;
@@ -263,7 +266,7 @@ where
 
     fn waits(&self, cx: &mut Context<'_>, until: Until) -> bool {
         let mut out = self.out();
-        if out.is_done(until, self.core.limits.outbox) || self.core.is_broken() {
+        if out.is_done(until, self.core.limits.outbox()) || self.core.is_broken() {
             return false;
         }
         out.owner = Some((until, cx.waker().clone()));
@@ -280,7 +283,7 @@ where
 {
     #[inline]
     fn push(&self, message: M) -> Result<usize, PushError<M>> {
-        let limit = self.core.limits.outbox;
+        let limit = self.core.limits.outbox();
         let mut guard = self.out_with_room(|out| !out.has_room(limit));
         let out = &mut *guard;
         match out.admits(limit) {
@@ -317,7 +320,7 @@ where
     }
 
     fn push_encoded(&self, message: &[u8], overflow: Overflow) -> Pushed {
-        let limit = self.core.limits.outbox;
+        let limit = self.core.limits.outbox();
         let mut guard = self.out_with_room(|out| out.is_full_for(message.len(), limit));
         let out = &mut *guard;
         if out.ended || self.core.is_broken() {

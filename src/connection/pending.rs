@@ -27,6 +27,8 @@ pub(super) struct Pending<C, W> {
     /// The largest message since nothing waited, for which there must be room.
     pub(super) largest: usize,
     pub(super) totals: Totals,
+    /// What the buffer is charged for, in bytes.
+    pub(super) charged: usize,
     /// The transport takes nothing: only the driver tries again.
     pub(super) blocked: bool,
     pub(super) ended: bool,
@@ -47,6 +49,7 @@ impl<C, W: WriteHalf> Pending<C, W> {
             first_is_part: false,
             largest: 0,
             totals: Totals::default(),
+            charged: 0,
             blocked: false,
             ended: false,
             shut: false,
@@ -59,6 +62,21 @@ impl<C, W: WriteHalf> Pending<C, W> {
     pub(super) fn cost(&self) -> usize {
         let overhead = if W::MESSAGES { self.sizes.as_ref().map_or(0, |sizes| sizes.len() * OVERHEAD) } else { 0 };
         self.buffer.len() + overhead
+    }
+
+    /// The memory that it holds, in bytes. A buffer that is about to be written is still the thread's.
+    pub(super) fn held(&self) -> usize {
+        let sizes = self.sizes.as_ref().map_or(0, |sizes| sizes.capacity() * size_of::<usize>());
+        let buffer = if self.blocked { self.buffer.capacity() } else { self.buffer.len() };
+        buffer + sizes
+    }
+
+    /// Nobody knows for how long it will wait: a whole write buffer is not kept for a few bytes.
+    fn park(&mut self) {
+        if self.buffer.len() < self.buffer.capacity() / 4 {
+            let held = BytesMut::from(self.buffer.as_ref());
+            pool::give_write(std::mem::replace(&mut self.buffer, held));
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -87,7 +105,7 @@ impl<C, W: WriteHalf> Pending<C, W> {
     pub(super) fn is_done(&self, until: Until, limit: usize) -> bool {
         match until {
             Until::Room => self.ended || self.has_room(limit),
-            Until::Empty => self.half.is_none() || self.is_idle(),
+            Until::Empty => self.half.is_none() || (self.is_idle() && !self.blocked),
         }
     }
 
@@ -143,28 +161,28 @@ impl<C, W: WriteHalf> Pending<C, W> {
     pub(super) fn appended(&mut self, size: usize, messages: u64, largest: usize) {
         self.totals.messages += messages;
         self.largest = self.largest.max(largest);
-        if let Some(sizes) = &mut self.sizes {
+        if let (Some(sizes), true) = (&mut self.sizes, W::MESSAGES || size > 0) {
             sizes.push_back(size);
         }
     }
 
     /// Writes until everything is out or the transport takes no more.
     pub(super) fn poll_write(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(half) = &mut self.half else {
-            return Poll::Ready(Ok(()));
-        };
         if self.buffer.is_empty() && self.sizes.as_ref().is_none_or(VecDeque::is_empty) {
-            return half.poll_flush(cx);
+            return self.poll_flush(core, cx);
         }
         loop {
             let size = match (&self.sizes, W::MESSAGES) {
                 (Some(sizes), true) => sizes.front().copied(),
                 _ => (!self.buffer.is_empty()).then_some(self.buffer.len()),
             };
-            let Some(size) = size else { break };
+            let (Some(size), Some(half)) = (size, &mut self.half) else { break };
             let next = self.buffer.get(..size).unwrap_or_default();
             let Poll::Ready(result) = half.poll_write(cx, next) else {
-                self.blocked = true;
+                if !self.blocked {
+                    self.blocked = true;
+                    self.park();
+                }
                 core.deadlines.stalls();
                 return Poll::Pending;
             };
@@ -186,12 +204,22 @@ impl<C, W: WriteHalf> Pending<C, W> {
         }
         // a large message that is out costs later ones no room
         self.largest = 0;
-        if self.blocked {
+        batch::give_back(std::mem::take(&mut self.buffer));
+        self.poll_flush(core, cx)
+    }
+
+    /// After everything was written: a transport may have taken more than it has passed on.
+    fn poll_flush(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(half) = &mut self.half else { return Poll::Ready(Ok(())) };
+        let flushed = half.poll_flush(cx);
+        if flushed.is_pending() {
+            self.blocked = true;
+            core.deadlines.stalls();
+        } else if self.blocked {
             self.blocked = false;
             core.deadlines.drained();
         }
-        batch::give_back(std::mem::take(&mut self.buffer));
-        half.poll_flush(cx)
+        flushed
     }
 
     /// From now on messages are told apart. What waits already was not counted one by one, so it stays together.

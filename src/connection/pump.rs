@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::closed::CloseReason;
 use super::core::Remainder;
@@ -25,7 +26,7 @@ pub(crate) fn start_last(outlet: Arc<dyn Outlet>, mut remainder: Box<dyn Remaind
         if !outlet.core().is_broken() {
             poll_fn(|cx| outlet.poll_shutdown(cx)).await;
             // to close before the peer's end would throw away what it has not read yet
-            let linger = outlet.core().limits.half_close.min(LINGER);
+            let linger = Duration::from_micros(outlet.core().limits.half_close()).min(LINGER);
             let _ = tokio::time::timeout(linger, poll_fn(|cx| remainder.poll_discard(cx))).await;
         }
         finish(&*outlet);
@@ -42,7 +43,7 @@ pub(crate) fn finish(outlet: &dyn Outlet) {
 /// Writes until the outbox is empty; a peer that takes nothing in time is cut.
 async fn run(outlet: &Arc<dyn Outlet>) {
     let core = outlet.core();
-    let mut timer = pin!(tokio::time::sleep(core.limits.write_stall));
+    let mut timer = pin!(tokio::time::sleep(Duration::from_micros(core.limits.write_stall())));
     let mut changes = pin!(core.room.notified());
     poll_fn(|cx| {
         loop {

@@ -1,9 +1,10 @@
 //! The incoming side of a byte stream: reads into a buffer of the thread's, and decodes.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::io::poll_read_buf;
@@ -13,6 +14,7 @@ use super::core::{Core, Remainder};
 use super::link::{Link, Received, decode_failure, encode_error};
 use super::pool;
 use crate::error::{BoxError, Error};
+use crate::limits::STEP;
 
 /// With fewer bytes held than this, a read buffer is exchanged for one of their size while the connection waits; with
 /// less room than this, it gets more.
@@ -34,6 +36,8 @@ pub(crate) struct StreamIn<R, C> {
     /// The codec failed; what follows has no meaning.
     spoilt: bool,
     discarded: usize,
+    /// What the buffer is charged for, in bytes.
+    charged: usize,
     /// Goes when the transport does.
     _slot: Option<Box<dyn Send>>,
 }
@@ -49,6 +53,7 @@ impl<R, C> StreamIn<R, C> {
             ended: false,
             spoilt: false,
             discarded: 0,
+            charged: 0,
             _slot: slot,
         }
     }
@@ -88,12 +93,26 @@ impl<R, C> StreamIn<R, C>
 where
     R: AsyncRead + Unpin,
 {
-    fn poll_read(&mut self, cx: &mut Context<'_>, core: &Core) -> Poll<Result<(), Failure>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, core: &Arc<Core>) -> Poll<Result<(), Failure>> {
+        let mut most = pool::READ;
+        if core.limits.memory.is_exhausted() {
+            most = STEP.saturating_sub(self.buffer.len());
+            if most == 0 {
+                core.await_memory();
+                return Poll::Pending;
+            }
+        }
         self.unpark();
-        let Poll::Ready(result) = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer) else {
+        let mut room = (&mut self.buffer).limit(most);
+        let Poll::Ready(result) = poll_read_buf(Pin::new(&mut self.io), cx, &mut room) else {
             self.park();
+            core.charge(&mut self.charged, self.buffer.capacity());
             return Poll::Pending;
         };
+        if self.buffer.capacity() > pool::KEEP || self.charged > 0 {
+            // larger than what belongs to the thread
+            core.charge(&mut self.charged, self.buffer.capacity());
+        }
         match result {
             Ok(0) => self.ended = true,
             Ok(read) => core.count_in(read),
@@ -111,7 +130,7 @@ where
     <C as Decoder>::Error: Into<BoxError>,
     <C as Encoder<Out>>::Error: Into<BoxError>,
 {
-    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Core, slot: &mut Option<C::Item>) -> Poll<Received> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Arc<Core>, slot: &mut Option<C::Item>) -> Poll<Received> {
         loop {
             if self.fresh {
                 let result = match self.ended {
@@ -127,7 +146,7 @@ where
                     Ok(None) => self.fresh = false,
                     Err(error) => return self.spoil(decode_failure(error.into(), self.ended)),
                 }
-                let limit = core.limits.max_message.saturating_add(FRAMING);
+                let limit = core.limits.max_message().saturating_add(FRAMING);
                 if self.buffer.len() > limit {
                     let text = format!("a message is over the limit of {limit} bytes: {} are here", self.buffer.len());
                     return self.spoil(Failure::new(CloseReason::TooLarge, text));
@@ -158,8 +177,9 @@ where
         self.codec.encode(message, buffer).map_err(encode_error)
     }
 
-    fn into_remainder(mut self: Box<Self>) -> Box<dyn Remainder> {
+    fn into_remainder(mut self: Box<Self>, core: &Core) -> Box<dyn Remainder> {
         self.buffer = BytesMut::new();
+        core.charge(&mut self.charged, 0);
         self
     }
 }

@@ -23,7 +23,8 @@ use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 
-use crate::connection::{Connection, ConnectionId, Leave, Outbound, Overflow, Pushed, lock};
+use crate::connection::{Connection, ConnectionId, Leave, Outbound, Overflow, Pushed};
+use crate::sync::lock;
 
 /// Connections that get the same messages. Cheap to clone: all clones are the same group.
 ///

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,11 +12,13 @@ use tokio::time::{Instant, sleep_until};
 
 use super::hub::Hub;
 use super::open::Origin;
+use super::refusals::Refusal;
 use super::slots::Slot;
 use crate::codec::Codec;
-use crate::connection::lock;
 use crate::handler::Session;
-use crate::transport::{Accepted, Listener};
+use crate::limits::{Limits, Overload, Waits};
+use crate::sync::lock;
+use crate::transport::Listener;
 
 /// After so many accepts other tasks get their turn.
 const TURN: u32 = 16;
@@ -31,21 +33,35 @@ pub(crate) trait Control: Send + Sync {
     fn close(&self);
     /// Has the task look at the pause again.
     fn wake(&self);
+    /// Other limits are in force.
+    fn adjust(&self, _: &Limits) {}
 }
 
 /// A listener that can be closed from outside of its task.
 pub(crate) struct Door<L> {
     listener: Mutex<Option<L>>,
     task: AtomicWaker,
+    awaits_memory: AtomicBool,
 }
 
 impl<L> Door<L> {
     pub(crate) fn new(listener: L) -> Arc<Self> {
-        Arc::new(Self { listener: Mutex::new(Some(listener)), task: AtomicWaker::new() })
+        Arc::new(Self {
+            listener: Mutex::new(Some(listener)),
+            task: AtomicWaker::new(),
+            awaits_memory: AtomicBool::new(false),
+        })
     }
 }
 
-impl<L: Send> Control for Door<L> {
+impl<L: Send> Waits for Door<L> {
+    fn memory_is_there(&self) {
+        self.awaits_memory.store(false, Relaxed);
+        self.task.wake();
+    }
+}
+
+impl<L: Listener> Control for Door<L> {
     fn stop(&self) {
         self.close();
     }
@@ -59,34 +75,68 @@ impl<L: Send> Control for Door<L> {
     fn wake(&self) {
         self.task.wake();
     }
+
+    fn adjust(&self, limits: &Limits) {
+        if let Some(listener) = &*lock(&self.listener) {
+            listener.adjust(limits);
+        }
+        // the rate may be higher
+        self.task.wake();
+    }
 }
 
 /// What came of a wait for a connection.
-enum Arrival<R, W> {
-    Connection(Accepted<R, W>, Slot),
+enum Arrival<T> {
+    Connection(T, Slot),
+    Refused(T, Refusal),
     Failed(io::Error),
+    /// There is no place before this.
+    Later(Instant),
     Closed,
 }
 
 impl<L: Listener> Door<L> {
-    fn poll_accept(&self, hub: &Hub, cx: &mut Context<'_>) -> Poll<Arrival<L::Read, L::Write>> {
+    fn poll_accept(self: &Arc<Self>, hub: &Hub, cx: &mut Context<'_>) -> Poll<Arrival<L::Stream>> {
         self.task.register(cx.waker());
         let mut listener = lock(&self.listener);
         let Some(listener) = listener.as_mut() else { return Poll::Ready(Arrival::Closed) };
         if hub.paused.load(Relaxed) {
             return Poll::Pending;
         }
+        let limits = hub.limits.get();
+        if limits.overload != Overload::Hold {
+            return listener.poll_accept(cx).map(|result| match result {
+                Ok(stream) => match hub.admit(&limits) {
+                    Ok(slot) => Arrival::Connection(stream, slot),
+                    Err(why) => Arrival::Refused(stream, why),
+                },
+                Err(error) => Arrival::Failed(error),
+            });
+        }
+        if hub.limits.memory.is_exhausted() {
+            if !self.awaits_memory.swap(true, Relaxed) {
+                hub.limits.memory.wait(Arc::clone(self) as _);
+            }
+            return Poll::Pending;
+        }
         // the slot first, and given back where nobody is there: another listener may have use for it
         let Poll::Ready(slot) = hub.slots.poll_take(cx) else { return Poll::Pending };
-        listener.poll_accept(cx).map(|result| match result {
-            Ok(accepted) => Arrival::Connection(accepted, slot),
+        if let Err(at) = hub.rate.take(limits.accept_rate) {
+            return Poll::Ready(Arrival::Later(at));
+        }
+        let accepted = listener.poll_accept(cx);
+        if !matches!(accepted, Poll::Ready(Ok(_))) {
+            hub.rate.give_back(limits.accept_rate);
+        }
+        accepted.map(|result| match result {
+            Ok(stream) => Arrival::Connection(stream, slot),
             Err(error) => Arrival::Failed(error),
         })
     }
 }
 
 /// Accepts until the door is closed.
-pub(crate) async fn accept<L, S, C>(door: Arc<Door<L>>, origin: Origin<S, C>)
+pub(crate) async fn accept<L, S, C>(door: Arc<Door<L>>, origin: Arc<Origin<S, C>>)
 where
     L: Listener,
     S: Session,
@@ -97,16 +147,8 @@ where
     let (mut turn, mut failures) = (0, 0);
     loop {
         match std::future::poll_fn(|cx| door.poll_accept(&origin.hub, cx)).await {
-            Arrival::Connection(accepted, slot) => {
-                (pause, failures) = (PAUSES.0, 0);
-                origin.open_stream(accepted, slot);
-                turn += 1;
-                if turn == TURN {
-                    turn = 0;
-                    tokio::task::yield_now().await;
-                }
-            }
             Arrival::Closed => return,
+            Arrival::Later(at) => wait(&door, None, at).await,
             Arrival::Failed(error) => {
                 origin.hub.accept_errors.fetch_add(1, Relaxed);
                 failures += 1;
@@ -125,25 +167,44 @@ where
                         if class == Class::Exhausted {
                             spare.answer(&door, &origin.hub);
                         }
-                        wait(&door, &origin.hub, Instant::now() + pause).await;
+                        wait(&door, Some(&origin.hub), Instant::now() + pause).await;
                         spare.refill();
                         pause = (pause * 2).min(PAUSES.1);
                     }
+                }
+            }
+            arrival => {
+                (pause, failures) = (PAUSES.0, 0);
+                match arrival {
+                    Arrival::Connection(stream, slot) => origin.take(stream, slot),
+                    Arrival::Refused(stream, why) => origin.refuse(stream, why),
+                    _ => {}
+                }
+                turn += 1;
+                if turn == TURN {
+                    turn = 0;
+                    tokio::task::yield_now().await;
                 }
             }
         }
     }
 }
 
-/// Waits for a time; less, if the door is closed or a connection of ours has ended and left its descriptor.
-async fn wait<L>(door: &Door<L>, hub: &Hub, until: Instant) {
+/// Waits for a time; less, if the door is closed or, with the hub, if a connection of ours has ended and left its
+/// descriptor.
+async fn wait<L>(door: &Door<L>, hub: Option<&Hub>, until: Instant) {
     let mut timer = std::pin::pin!(sleep_until(until));
-    let used = hub.slots.used();
+    let used = hub.map_or(0, |hub| hub.slots.used());
     std::future::poll_fn(|cx| {
         door.task.register(cx.waker());
-        hub.slots.watch(cx);
-        if lock(&door.listener).is_none() || hub.slots.used() < used {
+        if lock(&door.listener).is_none() {
             return Poll::Ready(());
+        }
+        if let Some(hub) = hub {
+            hub.slots.watch(cx);
+            if hub.slots.used() < used {
+                return Poll::Ready(());
+            }
         }
         timer.as_mut().poll(cx)
     })
@@ -167,14 +228,14 @@ impl Spare {
         }
     }
 
-    fn answer<L: Listener>(&mut self, door: &Door<L>, hub: &Hub) {
+    fn answer<L: Listener>(&mut self, door: &Arc<Door<L>>, hub: &Hub) {
         if self.0.take().is_none() {
             return;
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
         for _ in 0..TURN {
             match door.poll_accept(hub, &mut cx) {
-                Poll::Ready(Arrival::Connection(..)) => {}
+                Poll::Ready(Arrival::Connection(..) | Arrival::Refused(..)) => {}
                 _ => break,
             }
         }

@@ -4,23 +4,34 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::slots::Slots;
-use crate::connection::{CloseReason, Closed, ConnectionId, Core, Watch, lock};
-use crate::limits::Limits;
+use super::handshakes::Handshakes;
+use super::rate::Rate;
+use super::refusals::{Refusal, Refusals};
+use super::slots::{Slot, Slots};
+use crate::connection::{CloseReason, Closed, ConnectionId, Core, Watch};
+use crate::limits::{Addresses, Limits, Live, Relief};
 use crate::peer::Peer;
+use crate::sync::lock;
 #[cfg(feature = "udp")]
 use crate::transport::udp::UdpCounters;
 
+/// How long a lack of memory may last before somebody has to go.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 pub(crate) struct Hub {
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) limits: Arc<Live>,
     pub(crate) slots: Arc<Slots>,
+    pub(crate) addresses: Arc<Addresses>,
+    pub(crate) rate: Rate,
+    pub(crate) handshakes: Arc<Handshakes>,
+    pub(crate) refusals: Refusals,
     pub(crate) paused: AtomicBool,
     pub(crate) accept_errors: AtomicU64,
     #[cfg(feature = "udp")]
@@ -29,13 +40,15 @@ pub(crate) struct Hub {
     closed: AtomicU64,
     bytes: [AtomicU64; 2],
     messages: [AtomicU64; 2],
-    live: Mutex<Live>,
+    open: Mutex<Open>,
     /// Told when the last connection has gone.
     empty: Notify,
+    /// Memory is short, and a task looks after it.
+    short: AtomicBool,
 }
 
 #[derive(Default)]
-struct Live {
+struct Open {
     connections: HashMap<ConnectionId, Arc<Core>>,
     drain: Option<Instant>,
     /// Whoever still comes is cut as well.
@@ -75,6 +88,11 @@ pub struct Counters {
     pub messages_out: u64,
     /// Errors of accepting: connections that broke before, and a lack of descriptors or memory.
     pub accept_errors: u64,
+    /// Handshakes under way: PROXY headers and TLS.
+    pub handshakes: u64,
+    /// Bytes of all buffers, of those [`Limits::memory`].
+    pub memory: u64,
+    refused: [u64; Refusal::ALL.len()],
     /// Datagrams over [`Limits::max_datagram`]; none is delivered cut.
     pub datagrams_truncated: u64,
     /// Datagrams for sessions whose queue was full.
@@ -87,6 +105,14 @@ pub struct Counters {
     pub receive_errors: u64,
     /// Datagrams that could not be sent.
     pub send_errors: u64,
+}
+
+impl Counters {
+    /// Peers that were turned away for this reason.
+    #[must_use]
+    pub fn refused(&self, why: Refusal) -> u64 {
+        self.refused.get(why as usize).copied().unwrap_or(0)
+    }
 }
 
 /// A live connection, as [`Running::connections`](crate::Running::connections) lists it.
@@ -107,9 +133,13 @@ pub struct ConnectionInfo {
 
 impl Hub {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self {
+        let hub = Arc::new(Self {
             slots: Slots::new(limits.max_connections),
-            limits: Arc::new(limits),
+            addresses: Arc::default(),
+            rate: Rate::default(),
+            handshakes: Arc::default(),
+            refusals: Refusals::default(),
+            limits: Live::new(limits),
             paused: AtomicBool::new(false),
             accept_errors: AtomicU64::new(0),
             #[cfg(feature = "udp")]
@@ -118,18 +148,40 @@ impl Hub {
             closed: AtomicU64::new(0),
             bytes: Default::default(),
             messages: Default::default(),
-            live: Mutex::default(),
+            open: Mutex::default(),
+            short: AtomicBool::new(false),
             empty: Notify::new(),
-        })
+        });
+        hub.limits.memory.set_relief(Box::new(Arc::downgrade(&hub)));
+        hub
+    }
+
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        self.slots.set_limit(limits.max_connections);
+        self.limits.set(limits);
+        for core in self.cores() {
+            core.deadlines.changed();
+            core.wake();
+        }
+    }
+
+    /// Has a place for one more, where nobody is held, or says what there is too little of.
+    pub(crate) fn admit(&self, limits: &Limits) -> Result<Slot, Refusal> {
+        if self.limits.memory.is_exhausted() {
+            return Err(Refusal::Memory);
+        }
+        let slot = self.slots.try_take().ok_or(Refusal::Connections)?;
+        self.rate.take(limits.accept_rate).map_err(|_| Refusal::Rate)?;
+        Ok(slot)
     }
 
     /// A connection was made.
     pub(crate) fn register(&self, core: &Arc<Core>) {
         self.accepted.fetch_add(1, Relaxed);
-        let mut live = lock(&self.live);
-        live.connections.insert(core.id, Arc::clone(core));
-        let (drain, cut) = (live.drain, live.cut);
-        drop(live);
+        let mut open = lock(&self.open);
+        open.connections.insert(core.id, Arc::clone(core));
+        let (drain, cut) = (open.drain, open.cut);
+        drop(open);
         tracing::debug!(id = %core.id, peer = %core.peer, endpoint = %core.peer.endpoint(), "connection opened");
         if let Some(deadline) = drain {
             core.start_drain(deadline);
@@ -143,13 +195,16 @@ impl Hub {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         let counters = Counters {
             accepted: get(&self.accepted),
-            open: lock(&self.live).connections.len() as u64,
+            open: lock(&self.open).connections.len() as u64,
             closed: get(&self.closed),
             bytes_in: get(&self.bytes[0]),
             bytes_out: get(&self.bytes[1]),
             messages_in: get(&self.messages[0]),
             messages_out: get(&self.messages[1]),
             accept_errors: get(&self.accept_errors),
+            handshakes: self.handshakes.count() as u64,
+            memory: self.limits.memory.used() as u64,
+            refused: self.refusals.counts(),
             ..Counters::default()
         };
         #[cfg(feature = "udp")]
@@ -171,17 +226,33 @@ impl Hub {
         list
     }
 
+    /// Closes those that hold most, until what is left is within the memory of all.
+    fn shed(&self) {
+        let mut cores = self.cores();
+        cores.retain(|core| core.held() > 0);
+        let dying: usize = cores.iter().filter(|core| core.is_cut()).map(|core| core.held()).sum();
+        let mut excess = self.limits.memory.excess().saturating_sub(dying);
+        cores.sort_unstable_by_key(|core| std::cmp::Reverse(core.held()));
+        for core in cores.iter().filter(|core| !core.is_cut()) {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(core.held());
+            core.cut(CloseReason::Overloaded);
+        }
+    }
+
     pub(crate) fn find(&self, id: ConnectionId) -> Option<Arc<Core>> {
-        lock(&self.live).connections.get(&id).cloned()
+        lock(&self.open).connections.get(&id).cloned()
     }
 
     fn cores(&self) -> Vec<Arc<Core>> {
-        lock(&self.live).connections.values().cloned().collect()
+        lock(&self.open).connections.values().cloned().collect()
     }
 
     /// Tells every connection that the server goes; the first deadline counts.
     pub(crate) fn start_drain(&self, deadline: Instant) {
-        lock(&self.live).drain.get_or_insert(deadline);
+        lock(&self.open).drain.get_or_insert(deadline);
         for core in self.cores() {
             core.start_drain(deadline);
         }
@@ -189,7 +260,8 @@ impl Hub {
 
     /// Ends every connection at once, also those that are just being made.
     pub(crate) fn cut(&self) {
-        lock(&self.live).cut = true;
+        lock(&self.open).cut = true;
+        self.handshakes.shed_all();
         for core in self.cores() {
             core.cut(CloseReason::Shutdown);
         }
@@ -202,7 +274,7 @@ impl Hub {
             empty.as_mut().enable();
             let gone = poll_fn(|cx| {
                 self.slots.watch(cx);
-                if self.slots.used() == 0 && lock(&self.live).connections.is_empty() {
+                if self.slots.used() == 0 && lock(&self.open).connections.is_empty() {
                     return Poll::Ready(true);
                 }
                 empty.as_mut().poll(cx).map(|()| false)
@@ -216,9 +288,33 @@ impl Hub {
     /// What has become of the connections since the drain began. Those that are still there could not be ended: their
     /// handlers block their threads.
     pub(crate) fn report(&self) -> DrainReport {
-        let live = lock(&self.live);
-        let stuck = live.connections.values().filter(|core| core.closed().is_none()).count();
-        DrainReport { cut: live.report.cut + stuck as u64, ..live.report }
+        let open = lock(&self.open);
+        let stuck = open.connections.values().filter(|core| core.closed().is_none()).count();
+        DrainReport { cut: open.report.cut + stuck as u64, ..open.report }
+    }
+}
+
+impl Relief for Weak<Hub> {
+    fn overdrawn(&self) {
+        if let Some(hub) = self.upgrade() {
+            hub.shed();
+        }
+    }
+
+    fn exhausted(&self) {
+        let Some(hub) = self.upgrade() else { return };
+        if hub.short.swap(true, Relaxed) {
+            return;
+        }
+        tracing::warn!(bytes = hub.limits.memory.used(), "the memory of all buffers is used up");
+        tokio::spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            while hub.limits.memory.is_exhausted() {
+                hub.shed();
+                tokio::time::sleep(PATIENCE / 10).await;
+            }
+            hub.short.store(false, Relaxed);
+        });
     }
 }
 
@@ -239,23 +335,23 @@ impl Watch for Hub {
         self.bytes[1].fetch_add(closed.bytes_out, Relaxed);
         self.messages[0].fetch_add(closed.messages_in, Relaxed);
         self.messages[1].fetch_add(closed.messages_out, Relaxed);
-        let mut live = lock(&self.live);
-        if live.drain.is_some() {
+        let mut open = lock(&self.open);
+        if open.drain.is_some() {
             match closed.reason {
-                CloseReason::Shutdown => live.report.cut += 1,
-                _ => live.report.finished += 1,
+                CloseReason::Shutdown => open.report.cut += 1,
+                _ => open.report.finished += 1,
             }
-            live.report.unsent_bytes += closed.unsent_bytes;
+            open.report.unsent_bytes += closed.unsent_bytes;
         }
     }
 
     fn gone(&self, core: &Core) {
-        let mut live = lock(&self.live);
-        live.connections.remove(&core.id);
-        if live.connections.is_empty() {
+        let mut open = lock(&self.open);
+        open.connections.remove(&core.id);
+        if open.connections.is_empty() {
             // the memory of a peak is not kept
-            live.connections.shrink_to(64);
-            drop(live);
+            open.connections.shrink_to(64);
+            drop(open);
             self.empty.notify_waiters();
         }
     }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::accept::{Control, Door, accept};
+use super::greeting::Greeting;
 use super::hub::Hub;
 use super::open::Origin;
 use crate::codec::Codec;
@@ -12,7 +13,6 @@ use crate::connection::Prototype;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, ErrorKind};
 use crate::handler::Session;
-use crate::limits::Limits;
 use crate::transport::{BindOptions, Listener, fits, mem::MemTransport, missing_feature};
 #[cfg(any(feature = "tcp", feature = "udp"))]
 use {crate::endpoint::HostPort, crate::transport::resolve, std::net::SocketAddr};
@@ -55,11 +55,12 @@ where
             let Self { endpoint, codec, options } = *self;
             let endpoint = endpoint.map_err(|error| Error::new(ErrorKind::Endpoint, error.to_string()))?;
             fits::<C>(&endpoint)?;
-            let new = New { hub, session, prototype: Prototype::new(codec) };
+            let limits = hub.limits.get();
+            let new = New { hub, session, prototype: Prototype::new(codec), options: &options };
             match &endpoint {
                 #[cfg(feature = "tcp")]
                 Endpoint::Tcp(at) => {
-                    let bind = |addr| crate::transport::tcp::TcpTransport::bind(addr, &options, &hub.limits);
+                    let bind = |addr| crate::transport::tcp::TcpTransport::bind(addr, &options, &limits);
                     let bound = each_address(&endpoint, at, bind).await?;
                     Ok(bound.into_iter().map(|(tcp, addr)| new.stream(tcp, Endpoint::tcp(addr))).collect())
                 }
@@ -72,19 +73,16 @@ where
                 }
                 #[cfg(feature = "unix")]
                 Endpoint::Unix(address) => {
-                    let unix = crate::transport::unix::UnixTransport::bind(address, &options, &hub.limits)
+                    let unix = crate::transport::unix::UnixTransport::bind(address, &options, &limits)
                         .map_err(|error| failed(&endpoint, error))?;
                     Ok(vec![new.stream(unix, endpoint)])
                 }
                 Endpoint::Mem(name) => {
-                    let mem = MemTransport::bind(name, &hub.limits).map_err(|error| failed(&endpoint, error))?;
+                    let mem = MemTransport::bind(name, &limits).map_err(|error| failed(&endpoint, error))?;
                     Ok(vec![new.stream(mem, endpoint)])
                 }
                 #[allow(unreachable_patterns, reason = "with every transport there is none left")]
-                _ => {
-                    let _ = &options;
-                    Err(missing_feature(&endpoint))
-                }
+                _ => Err(missing_feature(&endpoint)),
             }
         })
     }
@@ -116,6 +114,7 @@ struct New<'a, S, C> {
     hub: &'a Arc<Hub>,
     session: &'a Arc<S>,
     prototype: Arc<Prototype<C>>,
+    options: &'a BindOptions,
 }
 
 impl<S, C> New<'_, S, C>
@@ -123,18 +122,18 @@ where
     S: Session,
     C: Codec<S::In, S::Out>,
 {
-    fn origin(&self, endpoint: &Endpoint, limits: Arc<Limits>) -> Origin<S, C> {
-        Origin {
+    fn origin(&self, endpoint: &Endpoint) -> Arc<Origin<S, C>> {
+        Arc::new(Origin {
             hub: Arc::clone(self.hub),
             session: Arc::clone(self.session),
             endpoint: Arc::new(endpoint.clone()),
             prototype: Arc::clone(&self.prototype),
-            limits,
-        }
+            greeting: Greeting::new(self.options),
+        })
     }
 
     fn stream<L: Listener>(&self, listener: L, endpoint: Endpoint) -> Listening {
-        let origin = self.origin(&endpoint, Arc::clone(&self.hub.limits));
+        let origin = self.origin(&endpoint);
         let door = Door::new(listener);
         Listening { endpoint, control: Arc::clone(&door) as _, task: Box::pin(accept(door, origin)) }
     }
@@ -142,9 +141,7 @@ where
     #[cfg(feature = "udp")]
     fn datagrams(&self, shared: Arc<crate::transport::udp::UdpShared>, endpoint: Endpoint) -> Listening {
         use super::udp::{UdpControl, receive};
-        // a session is silent for longer or shorter than a stream may be
-        let limits = Arc::new(Limits { idle: self.hub.limits.udp_idle, ..(*self.hub.limits).clone() });
-        let origin = self.origin(&endpoint, limits);
+        let origin = self.origin(&endpoint);
         let control = UdpControl::new(shared);
         Listening { endpoint, control: Arc::clone(&control) as _, task: Box::pin(receive(control, origin)) }
     }

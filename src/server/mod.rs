@@ -5,8 +5,11 @@
 //! | `mod` | [`Server`], the builder |
 //! | `listen` | from an endpoint and a codec to a listening socket |
 //! | `accept`, `udp` | the loops that take new peers |
+//! | `greeting`, `handshakes` | what comes before a connection, and how many of that at once |
 //! | `open` | from an accepted peer to a connection with its task |
-//! | `slots`, `hub` | how many connections, which ones, and the counters |
+//! | `slots`, `rate` | how many connections: over all, in a second |
+//! | `refusals` | who was turned away, and how |
+//! | `hub` | what all of them share: which connections there are, and the counters |
 //! | `running`, `signal` | [`Running`], and how it ends |
 //!
 //! ```no_run
@@ -37,9 +40,13 @@
 //! ```
 
 mod accept;
+mod greeting;
+mod handshakes;
 mod hub;
 mod listen;
 mod open;
+mod rate;
+mod refusals;
 mod running;
 mod signal;
 mod slots;
@@ -63,6 +70,7 @@ use listen::{Binding, Bound};
 use signal::Signals;
 
 pub use hub::{ConnectionInfo, Counters, DrainReport};
+pub use refusals::Refusal;
 pub use running::Running;
 
 /// Binds endpoints to a handler, and runs it for every peer that comes.

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use tokio::io::AsyncRead;
+use tokio::time::timeout;
 
+use super::greeting::{Greeted, Greeting};
 use super::hub::Hub;
+use super::refusals::Refusal;
 use super::slots::Slot;
 use crate::codec::Codec;
 use crate::connection::{
-    Connection, Core, Driver, Link, Outbound, Outbox, Prototype, StreamIn, WriteHalf, caught, finish,
+    Connection, Core, Driver, Link, Outbound, Outbox, Prototype, Silence, StreamIn, WriteHalf, caught, finish,
 };
 use crate::endpoint::Endpoint;
 use crate::handler::Session;
-use crate::limits::Limits;
+use crate::limits::{Overload, Place};
 use crate::peer::{Peer, PeerAddress};
-use crate::transport::Accepted;
+use crate::transport::ByteStream;
 
 /// What one listener's connections have in common.
 pub(crate) struct Origin<S, C> {
@@ -22,7 +24,13 @@ pub(crate) struct Origin<S, C> {
     pub(crate) session: Arc<S>,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) prototype: Arc<Prototype<C>>,
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) greeting: Greeting,
+}
+
+/// What a connection has taken of what is limited. Given back when its descriptor is closed.
+struct Admission {
+    _slot: Slot,
+    _place: Option<Place>,
 }
 
 impl<S, C> Origin<S, C>
@@ -30,26 +38,82 @@ where
     S: Session,
     C: Codec<S::In, S::Out>,
 {
-    pub(crate) fn open_stream<R, W>(&self, accepted: Accepted<R, W>, slot: Slot)
-    where
-        R: AsyncRead + Unpin + Send + 'static,
-        W: WriteHalf,
-    {
-        let Accepted { read, write, address } = accepted;
-        self.open(address, write, |codec, _| Box::new(StreamIn::new(read, codec, Some(Box::new(slot)))));
+    /// Takes a stream: opens its connection, or has it do its handshakes first, in a task of its own.
+    pub(crate) fn take<T: ByteStream>(self: &Arc<Self>, stream: T, slot: Slot) {
+        let address = stream.address();
+        let mut admission = Admission { _slot: slot, _place: None };
+        if self.greeting.knows_address() && !self.admit(address, &mut admission) {
+            return self.refuse(stream, Refusal::Address);
+        }
+        let peer = Peer::new(Arc::clone(&self.endpoint), address);
+        if !self.greeting.is_needed() {
+            let (read, write) = stream.split();
+            return self.open_stream(read, write, peer, admission);
+        }
+        tokio::spawn(Arc::clone(self).greet(stream, peer, admission));
+    }
+
+    /// Counts the connection for its address. False if that has too many.
+    fn admit(&self, address: PeerAddress, admission: &mut Admission) -> bool {
+        let PeerAddress::Ip(addr) = address else { return true };
+        admission._place = self.hub.addresses.take(addr.ip(), self.hub.limits.get().per_address);
+        admission._place.is_some()
+    }
+
+    pub(crate) fn refuse(&self, stream: impl ByteStream, why: Refusal) {
+        let overload = match why {
+            Refusal::Connections | Refusal::Address | Refusal::Rate | Refusal::Memory => {
+                self.hub.limits.get().overload.clone()
+            }
+            _ => Overload::Reset,
+        };
+        self.hub.refusals.refuse(stream, why, &overload, !self.greeting.is_needed());
+    }
+
+    async fn greet<T: ByteStream>(self: Arc<Self>, stream: T, peer: Peer, mut admission: Admission) {
+        let limits = self.hub.limits.get();
+        let name = peer.to_string();
+        let handshake = timeout(limits.handshake, self.greeting.perform(stream, peer));
+        let running = self.hub.handshakes.begin(limits.handshakes);
+        let (why, error) = match running.run(handshake).await {
+            Some(Ok(Ok(Greeted { read, write, peer }))) => {
+                if self.greeting.knows_address() || self.admit(peer.address(), &mut admission) {
+                    return self.open_stream(read, write, peer, admission);
+                }
+                (Refusal::Address, None)
+            }
+            Some(Ok(Err(unfit))) => (unfit.why, Some(unfit.error)),
+            Some(Err(_)) => (Refusal::HandshakeTimeout, None),
+            None => (Refusal::Handshakes, None),
+        };
+        self.hub.refusals.count(why);
+        tracing::debug!(peer = name, endpoint = %self.endpoint, reason = why.as_str(), error, "refused");
+    }
+
+    fn open_stream<W: WriteHalf>(
+        &self,
+        read: impl tokio::io::AsyncRead + Unpin + Send + 'static,
+        write: W,
+        peer: Peer,
+        admission: Admission,
+    ) {
+        self.open(peer, Silence::Stream, write, |codec, _| {
+            Box::new(StreamIn::new(read, codec, Some(Box::new(admission))))
+        });
     }
 
     /// Starts the task of a connection. A panic of the user's code on the way costs this connection only.
     pub(crate) fn open<W: WriteHalf>(
         &self,
-        address: PeerAddress,
+        peer: Peer,
+        silence: Silence,
         write: W,
         link: impl FnOnce(C, &Arc<Core>) -> Box<dyn Link<S::In, S::Out>>,
     ) {
         let mut made = None;
+        let address = peer.address();
         let open = || {
-            let peer = Peer::new(Arc::clone(&self.endpoint), address);
-            let core = Arc::new(Core::new(peer, Arc::clone(&self.limits), None));
+            let core = Arc::new(Core::new(peer, Arc::clone(&self.hub.limits), silence, None));
             let link = link(self.prototype.codec(), &core);
             let out = Outbox::new(Arc::clone(&core), Arc::clone(&self.prototype), self.prototype.codec(), write);
             made = Some((Arc::clone(&core), Arc::clone(&out)));

@@ -17,7 +17,7 @@ use super::signal::Signals;
 use crate::connection::{CloseReason, ConnectionId, wait_closed};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::limits::FOREVER;
+use crate::limits::{FOREVER, Limits};
 
 /// What connections that are cut get for their last words, and a bit.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
@@ -135,6 +135,29 @@ impl Running {
         report
     }
 
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        (*self.hub.limits.get()).clone()
+    }
+
+    /// Puts other limits into force, at once and for all: connections that are open keep to the new deadlines and sizes
+    /// from here on. Nobody is thrown out by a lower number of connections, but nobody is taken either before there are
+    /// fewer. The sockets that are open keep the kernel's side of
+    /// [`write_stall`](Limits::write_stall).
+    ///
+    /// # Errors
+    /// If a limit makes no sense; then those before stay in force.
+    pub fn set_limits(&self, limits: Limits) -> Result<(), Error> {
+        let limits = limits.check()?;
+        tracing::info!(?limits, "other limits");
+        self.hub.set_limits(limits);
+        for control in &self.controls {
+            control.adjust(&self.hub.limits.get());
+        }
+        Ok(())
+    }
+
     /// Stops at once: frees the ports and cuts every connection.
     pub fn abort(&self) {
         self.close();
@@ -159,7 +182,7 @@ impl Running {
 
     pub(crate) async fn until(self, mut signals: Signals) -> DrainReport {
         signals.next().await;
-        let drain = pin!(self.shutdown(self.hub.limits.drain));
+        let drain = pin!(self.shutdown(self.hub.limits.get().drain));
         let again = pin!(signals.next());
         match select(drain, again).await {
             Either::Left((report, _)) => report,

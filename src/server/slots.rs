@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use crate::connection::lock;
+use crate::sync::lock;
 
 pub(crate) struct Slots {
-    limit: usize,
+    limit: AtomicUsize,
     used: AtomicUsize,
     /// Listeners that wait for a slot; there are few.
     waiting: Mutex<Vec<Waker>>,
@@ -16,15 +16,21 @@ pub(crate) struct Slots {
 
 impl Slots {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0), waiting: Mutex::new(Vec::new()) })
+        Arc::new(Self { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0), waiting: Mutex::new(Vec::new()) })
     }
 
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn try_take(self: &Arc<Self>) -> Option<Slot> {
-        let take = |used: usize| (used < self.limit).then_some(used + 1);
+    /// Those above a lower limit stay.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Release);
+        self.wake();
+    }
+
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Slot> {
+        let take = |used: usize| (used < self.limit.load(Ordering::Acquire)).then_some(used + 1);
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
         Some(Slot(Arc::clone(self)))
     }
@@ -37,6 +43,12 @@ impl Slots {
         self.watch(cx);
         // one may have come free in between
         self.try_take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn wake(&self) {
+        for waker in mem::take(&mut *lock(&self.waiting)) {
+            waker.wake();
+        }
     }
 
     /// Wakes the task when a slot comes free.
@@ -54,9 +66,7 @@ pub(crate) struct Slot(Arc<Slots>);
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.used.fetch_sub(1, Ordering::AcqRel);
-        for waker in mem::take(&mut *lock(&self.0.waiting)) {
-            waker.wake();
-        }
+        self.0.wake();
     }
 }
 
@@ -76,5 +86,31 @@ mod tests {
         assert!(slots.poll_take(&cx).is_ready());
         drop(second);
         assert_eq!(slots.used(), 0);
+    }
+
+    #[test]
+    fn a_lower_limit_throws_nobody_out_and_a_higher_one_wakes_those_who_wait() {
+        let slots = Slots::new(2);
+        let held = [slots.try_take().unwrap(), slots.try_take().unwrap()];
+        slots.set_limit(1);
+        let [first, _second] = held;
+        drop(first);
+        assert!(slots.try_take().is_none(), "one is still there");
+        let (waker, count) = counting_waker();
+        assert!(slots.poll_take(&Context::from_waker(&waker)).is_pending());
+        slots.set_limit(2);
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        assert!(slots.try_take().is_some());
+    }
+
+    fn counting_waker() -> (Waker, Arc<AtomicUsize>) {
+        struct Count(Arc<AtomicUsize>);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let count = Arc::new(AtomicUsize::new(0));
+        (Arc::new(Count(Arc::clone(&count))).into(), count)
     }
 }

@@ -10,9 +10,9 @@ use tokio::io::ReadBuf;
 use super::accept::Control;
 use super::open::Origin;
 use crate::codec::Codec;
-use crate::connection::MessageIn;
+use crate::connection::{MessageIn, Silence};
 use crate::handler::Session;
-use crate::peer::PeerAddress;
+use crate::peer::{Peer, PeerAddress};
 use crate::transport::udp::{Arrival, Sessions, UdpShared};
 
 /// After so many datagrams other tasks get their turn.
@@ -46,16 +46,16 @@ impl Control for UdpControl {
 }
 
 /// Receives until the socket is closed.
-pub(crate) async fn receive<S, C>(control: Arc<UdpControl>, origin: Origin<S, C>)
+pub(crate) async fn receive<S, C>(control: Arc<UdpControl>, origin: Arc<Origin<S, C>>)
 where
     S: Session,
     C: Codec<S::In, S::Out>,
 {
     let UdpControl { shared, stopped } = &*control;
-    let limits = &origin.limits;
-    let sessions = Sessions::new(Arc::clone(shared), limits);
+    let limits = &origin.hub.limits;
+    let sessions = Sessions::new(Arc::clone(shared), Arc::clone(limits));
     // one byte more than is taken, to tell a datagram that was cut
-    let mut bytes = vec![0; limits.max_datagram + 1];
+    let mut bytes = Vec::new();
     let (mut turn, mut errors) = (0, 0);
     loop {
         turn += 1;
@@ -63,6 +63,8 @@ where
             turn = 0;
             tokio::task::yield_now().await;
         }
+        let limit = limits.max_datagram();
+        bytes.resize(limit + 1, 0);
         let mut buffer = ReadBuf::new(&mut bytes);
         let from = match poll_fn(|cx| shared.poll_receive(cx, &mut buffer)).await {
             None => return,
@@ -80,13 +82,14 @@ where
             }
         };
         errors = 0;
-        if buffer.filled().len() > limits.max_datagram {
+        if buffer.filled().len() > limit {
             shared.counters.truncated.fetch_add(1, Relaxed);
             continue;
         }
         let open = !stopped.load(Relaxed) && !origin.hub.paused.load(Relaxed);
         if let Arrival::New(source, write) = sessions.arrive(from, buffer.filled(), open) {
-            origin.open(PeerAddress::Ip(from), write, |codec, core| {
+            let peer = Peer::new(Arc::clone(&origin.endpoint), PeerAddress::Ip(from));
+            origin.open(peer, Silence::Datagrams, write, |codec, core| {
                 source.belongs_to(core);
                 Box::new(MessageIn::new(source, codec))
             });

@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncWrite, DuplexStream, ReadHalf};
 use tokio::sync::mpsc;
 
-use super::{Accepted, Listener};
-use crate::connection::{WriteHalf, lock};
+use super::{ByteStream, Listener};
+use crate::connection::WriteHalf;
 use crate::endpoint::MemName;
 use crate::limits::Limits;
 use crate::peer::PeerAddress;
+use crate::sync::lock;
 
 /// What each direction holds, in bytes: as much as a socket's buffer would.
 const BUFFER: usize = 64 << 10;
@@ -44,20 +45,28 @@ impl Drop for MemTransport {
 }
 
 impl Listener for MemTransport {
-    type Read = ReadHalf<DuplexStream>;
-    type Write = MemWrite;
+    type Stream = DuplexStream;
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<Self::Read, MemWrite>>> {
-        self.queue.poll_recv(cx).map(|stream| match stream {
-            Some(stream) => Ok(split(stream)),
-            None => Err(io::Error::new(io::ErrorKind::NotConnected, "the name is gone")),
-        })
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<DuplexStream>> {
+        let gone = || io::Error::new(io::ErrorKind::NotConnected, "the name is gone");
+        self.queue.poll_recv(cx).map(|stream| stream.ok_or_else(gone))
     }
 }
 
-pub(crate) fn split(stream: DuplexStream) -> Accepted<ReadHalf<DuplexStream>, MemWrite> {
-    let (read, write) = tokio::io::split(stream);
-    Accepted { read, write: MemWrite(write), address: PeerAddress::Memory }
+impl ByteStream for DuplexStream {
+    type Read = ReadHalf<Self>;
+    type Write = MemWrite;
+
+    fn address(&self) -> PeerAddress {
+        PeerAddress::Memory
+    }
+
+    fn split(self) -> (ReadHalf<Self>, MemWrite) {
+        let (read, write) = tokio::io::split(self);
+        (read, MemWrite(write))
+    }
+
+    fn abort(self) {}
 }
 
 /// Connects to a listener of this process, waiting while its backlog is full.

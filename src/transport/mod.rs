@@ -29,9 +29,10 @@ pub(crate) mod unix;
 use std::io;
 use std::task::{Context, Poll};
 
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::WriteHalf;
+use crate::limits::Limits;
 use crate::peer::PeerAddress;
 
 pub use options::{BindOptions, Interface};
@@ -44,15 +45,21 @@ pub(crate) use resolve::resolve;
 
 /// A listener of a byte stream transport.
 pub(crate) trait Listener: Send + 'static {
+    type Stream: ByteStream;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Stream>>;
+    /// Other limits are in force.
+    fn adjust(&self, _: &Limits) {}
+}
+
+/// A byte stream to a peer, as it is before a connection is made of it: a handshake may come first.
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     type Read: AsyncRead + Unpin + Send + 'static;
     type Write: WriteHalf;
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<Self::Read, Self::Write>>>;
-}
-
-/// A byte stream to a peer, in its two halves.
-pub(crate) struct Accepted<R, W> {
-    pub(crate) read: R,
-    pub(crate) write: W,
-    pub(crate) address: PeerAddress,
+    /// The peer's address, as far as the transport knows it.
+    fn address(&self) -> PeerAddress;
+    fn split(self) -> (Self::Read, Self::Write);
+    /// Breaks it off, so that the peer can tell this from an end.
+    fn abort(self);
 }

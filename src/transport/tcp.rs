@@ -7,11 +7,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::{Accepted, BindOptions, Listener, socket};
+use super::{BindOptions, ByteStream, Listener, socket};
 use crate::connection::WriteHalf;
 use crate::limits::Limits;
 use crate::peer::PeerAddress;
@@ -30,20 +30,71 @@ impl TcpTransport {
 }
 
 impl Listener for TcpTransport {
-    type Read = OwnedReadHalf;
-    type Write = TcpWrite;
+    type Stream = Tcp;
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<OwnedReadHalf, TcpWrite>>> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Tcp>> {
         let (stream, addr) = ready!(self.listener.poll_accept(cx))?;
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         stream.set_nodelay(true)?;
-        Poll::Ready(Ok(split(stream, addr)))
+        Poll::Ready(Ok(Tcp { stream, addr }))
+    }
+
+    fn adjust(&self, limits: &Limits) {
+        let socket = SockRef::from(&self.listener);
+        // a second listen changes the length of the queue and nothing else
+        if let Err(error) = socket.listen(limits.backlog()).and_then(|()| socket::tcp_options(&socket, limits)) {
+            tracing::warn!(%error, "a listener keeps its old backlog");
+        }
     }
 }
 
-pub(crate) fn split(stream: TcpStream, addr: SocketAddr) -> Accepted<OwnedReadHalf, TcpWrite> {
-    let (read, write) = stream.into_split();
-    Accepted { read, write: TcpWrite(Some(write)), address: PeerAddress::Ip(addr) }
+/// A TCP connection. The address is kept, as nobody can ask for it when the peer has gone.
+pub(crate) struct Tcp {
+    pub(crate) stream: TcpStream,
+    pub(crate) addr: SocketAddr,
+}
+
+impl ByteStream for Tcp {
+    type Read = OwnedReadHalf;
+    type Write = TcpWrite;
+
+    fn address(&self) -> PeerAddress {
+        PeerAddress::Ip(self.addr)
+    }
+
+    fn split(self) -> (OwnedReadHalf, TcpWrite) {
+        let (read, write) = self.stream.into_split();
+        (read, TcpWrite(Some(write)))
+    }
+
+    fn abort(self) {
+        reset(&self.stream);
+    }
+}
+
+/// A peer must be able to tell a connection that broke off from one that ended.
+fn reset(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// Connects to one address.
@@ -73,8 +124,7 @@ impl WriteHalf for TcpWrite {
 
     fn abort(&mut self) {
         if let Some(half) = self.0.take() {
-            // a peer must be able to tell a connection that broke off from one that ended
-            let _ = SockRef::from(half.as_ref()).set_linger(Some(Duration::ZERO));
+            reset(half.as_ref());
             half.forget();
         }
     }

@@ -11,16 +11,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::{io, process};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::AsyncWrite;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Accepted, BindOptions, Listener};
-use crate::connection::{WriteHalf, lock};
+use super::{BindOptions, ByteStream, Listener};
+use crate::connection::WriteHalf;
 use crate::endpoint::UnixAddress;
 use crate::limits::Limits;
 use crate::peer::{Credentials, PeerAddress};
+use crate::sync::lock;
 
 /// The bytes that a path may have in `sockaddr_un`, without the final NUL.
 const PATH_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
@@ -52,20 +53,37 @@ impl UnixTransport {
 }
 
 impl Listener for UnixTransport {
-    type Read = OwnedReadHalf;
-    type Write = UnixWrite;
+    type Stream = UnixStream;
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted<OwnedReadHalf, UnixWrite>>> {
-        let (stream, _) = ready!(self.listener.poll_accept(cx))?;
-        Poll::Ready(Ok(split(stream)))
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
+        Poll::Ready(Ok(ready!(self.listener.poll_accept(cx))?.0))
+    }
+
+    fn adjust(&self, limits: &Limits) {
+        if let Err(error) = SockRef::from(&self.listener).listen(limits.backlog()) {
+            tracing::warn!(%error, "a listener keeps its old backlog");
+        }
     }
 }
 
-pub(crate) fn split(stream: UnixStream) -> Accepted<OwnedReadHalf, UnixWrite> {
-    let credentials =
-        stream.peer_cred().ok().map(|cred| Credentials { pid: cred.pid(), uid: cred.uid(), gid: cred.gid() });
-    let (read, write) = stream.into_split();
-    Accepted { read, write: UnixWrite(write), address: PeerAddress::Unix(credentials) }
+impl ByteStream for UnixStream {
+    type Read = OwnedReadHalf;
+    type Write = UnixWrite;
+
+    fn address(&self) -> PeerAddress {
+        let credentials = self.peer_cred().ok();
+        let credentials = credentials.map(|cred| Credentials { pid: cred.pid(), uid: cred.uid(), gid: cred.gid() });
+        PeerAddress::Unix(credentials)
+    }
+
+    fn split(self) -> (OwnedReadHalf, UnixWrite) {
+        let (read, write) = self.into_split();
+        (read, UnixWrite(write))
+    }
+
+    fn abort(self) {
+        // a close with unread bytes is a reset already, and without them there is none
+    }
 }
 
 pub(crate) async fn connect(address: &UnixAddress) -> io::Result<UnixStream> {

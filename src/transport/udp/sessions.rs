@@ -17,8 +17,9 @@ use bytes::BytesMut;
 use futures::task::AtomicWaker;
 
 use super::socket::UdpShared;
-use crate::connection::{CloseReason, Core, MessageSource, WriteHalf, lock};
-use crate::limits::Limits;
+use crate::connection::{CloseReason, Core, MessageSource, WriteHalf};
+use crate::limits::{Addresses, Live, Place};
+use crate::sync::lock;
 
 /// RFC 9000, section 8.1, has found this to be enough for a handshake and too little for an attack.
 const AMPLIFICATION: u64 = 3;
@@ -39,17 +40,16 @@ pub(crate) enum Arrival {
 /// The sessions of one socket.
 pub(crate) struct Sessions {
     shared: Arc<UdpShared>,
-    cap: usize,
-    queue: usize,
-    /// What may wait for all sessions together, and what does.
-    buffer: usize,
+    limits: Arc<Live>,
+    /// What waits for all sessions together.
     waiting: AtomicUsize,
+    addresses: Arc<Addresses>,
     table: Mutex<Table>,
 }
 
 #[derive(Default)]
 struct Table {
-    peers: HashMap<SocketAddr, Arc<Session>>,
+    peers: HashMap<SocketAddr, (Arc<Session>, Place)>,
     /// In the order of their arrival; some may be validated or gone.
     unvalidated: VecDeque<Arc<Session>>,
 }
@@ -89,38 +89,39 @@ impl Session {
 }
 
 impl Sessions {
-    pub(crate) fn new(shared: Arc<UdpShared>, limits: &Limits) -> Arc<Self> {
+    pub(crate) fn new(shared: Arc<UdpShared>, limits: Arc<Live>) -> Arc<Self> {
         Arc::new(Self {
             shared,
-            cap: limits.udp_sessions,
-            queue: limits.udp_queue,
-            buffer: limits.udp_buffer,
+            limits,
             waiting: AtomicUsize::new(0),
+            addresses: Arc::default(),
             table: Mutex::default(),
         })
     }
 
     /// Whether one more datagram may wait. Only the receiving task adds any.
     fn fits(&self, bytes: usize) -> bool {
-        self.waiting.load(Relaxed) + bytes + OVERHEAD <= self.buffer
+        self.waiting.load(Relaxed) + bytes + OVERHEAD <= self.limits.udp_buffer() && !self.limits.memory.is_exhausted()
     }
 
     fn charge(&self, bytes: usize) {
         self.waiting.fetch_add(bytes + OVERHEAD, Relaxed);
+        self.limits.memory.take(bytes + OVERHEAD);
     }
 
     fn discharge(&self, bytes: usize) {
         self.waiting.fetch_sub(bytes + OVERHEAD, Relaxed);
+        self.limits.memory.give(bytes + OVERHEAD);
     }
 
     /// Takes a datagram from `addr`. A new session is made only if `open`.
     pub(crate) fn arrive(self: &Arc<Self>, addr: SocketAddr, bytes: &[u8], open: bool) -> Arrival {
         let counters = &self.shared.counters;
         let mut table = lock(&self.table);
-        if let Some(session) = table.peers.get(&addr) {
+        if let Some((session, _)) = table.peers.get(&addr) {
             session.arrived(bytes.len());
             let mut queue = lock(&session.queue);
-            if queue.len() >= self.queue || !self.fits(bytes.len()) {
+            if queue.len() >= self.limits.udp_queue() || !self.fits(bytes.len()) {
                 counters.dropped.fetch_add(1, Relaxed);
                 return Arrival::Dropped;
             }
@@ -130,11 +131,16 @@ impl Sessions {
             session.reader.wake();
             return Arrival::Queued;
         }
-        let place = |table: &mut Table| table.peers.len() < self.cap || self.evict_one(table);
-        if !open || !self.fits(bytes.len()) || !place(&mut table) {
+        let cap = self.limits.udp_sessions();
+        let place = |table: &mut Table| {
+            let place = self.addresses.take(addr.ip(), self.limits.get().udp_per_address)?;
+            (table.peers.len() < cap || self.evict_one(table)).then_some(place)
+        };
+        let place = if open && self.fits(bytes.len()) { place(&mut table) } else { None };
+        let Some(place) = place else {
             counters.refused.fetch_add(1, Relaxed);
             return Arrival::Dropped;
-        }
+        };
         self.charge(bytes.len());
         let session = Arc::new(Session {
             addr,
@@ -147,8 +153,8 @@ impl Sessions {
             gone: AtomicBool::new(false),
             core: OnceLock::new(),
         });
-        table.peers.insert(addr, Arc::clone(&session));
-        if table.unvalidated.len() >= 2 * self.cap {
+        table.peers.insert(addr, (Arc::clone(&session), place));
+        if table.unvalidated.len() >= 2 * cap {
             table.unvalidated.retain(|session| session.is_evictable());
         }
         table.unvalidated.push_back(Arc::clone(&session));
@@ -176,7 +182,7 @@ impl Sessions {
         session.gone.store(true, Relaxed);
         let mut table = lock(&self.table);
         if let Entry::Occupied(entry) = table.peers.entry(session.addr) {
-            if Arc::ptr_eq(entry.get(), session) {
+            if Arc::ptr_eq(&entry.get().0, session) {
                 entry.remove();
             }
         }
@@ -255,12 +261,14 @@ impl WriteHalf for UdpWrite {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Limits;
     use crate::transport::BindOptions;
 
     fn sessions(cap: usize) -> Arc<Sessions> {
         let any = "127.0.0.1:0".parse().unwrap();
         let (shared, _) = UdpShared::bind(any, &BindOptions::new(), Arc::default()).unwrap();
-        Sessions::new(shared, &Limits::edge().with_udp_sessions(cap).with_udp_queue(2).with_udp_buffer(10_000))
+        let limits = Limits::edge().with_udp_sessions(cap).with_udp_queue(2).with_udp_buffer(10_000);
+        Sessions::new(shared, Live::new(limits))
     }
 
     fn addr(port: u16) -> SocketAddr {

@@ -10,7 +10,7 @@ use futures::task::AtomicWaker;
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
-use crate::connection::lock;
+use crate::sync::lock;
 use crate::transport::{BindOptions, socket};
 
 /// What happened to datagrams that no handler saw.

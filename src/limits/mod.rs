@@ -1,8 +1,29 @@
 //! The limits a server or a connection keeps, safe on the open internet by default.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `mod` | [`Limits`], with its presets |
+//! | `check` | whether they make sense |
+//! | `overload` | what becomes of peers for whom there is no place |
+//! | `live` | the limits in force, which can change while a server runs |
+//! | `addresses` | how many connections or sessions each address has |
+//! | `budget` | the memory of all buffers together |
+//! | `worst_case` | what the limits add up to |
+
+mod addresses;
+mod budget;
+mod check;
+mod live;
+mod overload;
+mod worst_case;
 
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind};
+pub use overload::Overload;
+
+pub(crate) use addresses::{Addresses, Place};
+pub(crate) use budget::{Budget, Relief, STEP, Waits};
+pub(crate) use live::{Live, micros};
 
 /// What a server and its connections may use, and for how long.
 ///
@@ -19,17 +40,36 @@ use crate::error::{Error, ErrorKind};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections open at once, over all stream listeners of a server. Above it, peers wait in the backlog.
-    /// Default: 10,000, or half of the limit of open files where that is less.
+    /// Connections open at once, over all stream listeners of a server, from the accept until the descriptor is closed.
+    /// Above it there is [`overload`](Self::overload). Default: 10,000, or half of the limit of open files where that is
+    /// less.
     pub max_connections: usize,
+    /// Of these, how many from one address; an IPv6 /64 network is one address. Further ones are refused. `None`, the
+    /// default, leaves it at `max_connections`.
+    pub per_address: Option<usize>,
+    /// Connections taken a second, over all stream listeners of a server, with as many at once after a quiet second.
+    /// Above it there is [`overload`](Self::overload). `None`, the default, takes them as they come.
+    pub accept_rate: Option<u32>,
+    /// What becomes of peers above `max_connections` and `accept_rate`. Default: they wait in the backlog.
+    pub overload: Overload,
     /// Connections the kernel queues before they are accepted, per listener. Default: 4,096.
     pub backlog: u32,
+    /// Handshakes under way at once, over all listeners: PROXY headers and TLS. When there are too many, the oldest one is
+    /// cut. Default: 256.
+    pub handshakes: usize,
+    /// For one handshake, from the accept to its end. Default: 5 s.
+    pub handshake: Duration,
     /// From the accept to the first byte. Default: 10 s.
     pub first_byte: Duration,
     /// From a message's first byte to its last, however many bytes trickle in between. Default: 30 s.
     pub message: Duration,
     /// Without inbound bytes, while nothing is being handled. Sending does not extend it. Default: 60 s.
     pub idle: Duration,
+    /// For a session to handle one message, until it asks for the next one; then its connection is cut with
+    /// [`CloseReason::Overrun`](crate::CloseReason::Overrun). `None`, the default, lets it take its time.
+    pub handling: Option<Duration>,
+    /// A session that has handled one message for so long is reported, once, and goes on. Default: 5 s.
+    pub stall: Duration,
     /// Bytes are waiting and the peer takes none. Default: 30 s.
     pub write_stall: Duration,
     /// After one side has ended its half, without progress on the other. Also how long a session may go on
@@ -42,8 +82,16 @@ pub struct Limits {
     pub max_message: usize,
     /// Bytes of outgoing messages that wait in one connection's outbox. Default: 1 MiB.
     pub outbox: usize,
+    /// Bytes of all buffers together: of messages that are not whole, of outboxes, and of datagrams that wait. What a
+    /// connection holds below 4 KiB is not counted. When there is no more, nobody new is accepted, nothing is read beyond
+    /// 4 KiB of a message, an outbox takes one message at a time, and if it stays so, the connection that holds most is
+    /// closed, with [`CloseReason::Overloaded`](crate::CloseReason::Overloaded). Default: 256 MiB.
+    pub memory: usize,
     /// UDP peers with a session, per listener. Default: 16,384.
     pub udp_sessions: usize,
+    /// Of these, how many from one address; an IPv6 /64 network is one address. `None` leaves it at `udp_sessions`.
+    /// Default: 4,096.
+    pub udp_per_address: Option<usize>,
     /// As [`idle`](Self::idle), for a UDP session. Default: 60 s.
     pub udp_idle: Duration,
     /// Datagrams that wait for one session's handler; further ones are dropped and counted. Default: 64.
@@ -81,16 +129,25 @@ impl Limits {
     pub fn edge() -> Self {
         Self {
             max_connections: max_open_files().map_or(10_000, |files| (files / 2).clamp(1, 10_000)),
+            per_address: None,
+            accept_rate: None,
+            overload: Overload::Hold,
             backlog: 4096,
+            handshakes: 256,
+            handshake: Duration::from_secs(5),
             first_byte: Duration::from_secs(10),
             message: Duration::from_secs(30),
             idle: Duration::from_secs(60),
+            handling: None,
+            stall: Duration::from_secs(5),
             write_stall: Duration::from_secs(30),
             half_close: Duration::from_secs(10),
             drain: Duration::from_secs(30),
             max_message: 1 << 20,
             outbox: 1 << 20,
+            memory: 256 << 20,
             udp_sessions: 16_384,
+            udp_per_address: Some(4096),
             udp_idle: Duration::from_secs(60),
             udp_queue: 64,
             udp_buffer: 64 << 20,
@@ -107,6 +164,8 @@ impl Limits {
             idle: Duration::from_secs(3600),
             max_message: 16 << 20,
             outbox: 16 << 20,
+            memory: 1 << 30,
+            udp_per_address: None,
             udp_idle: Duration::from_secs(3600),
             udp_queue: 1024,
             udp_buffer: 256 << 20,
@@ -120,9 +179,12 @@ impl Limits {
         Self {
             max_connections: 64,
             backlog: 64,
+            handshakes: 16,
             max_message: 16 << 10,
             outbox: 64 << 10,
+            memory: 4 << 20,
             udp_sessions: 64,
+            udp_per_address: None,
             udp_queue: 16,
             udp_buffer: 1 << 20,
             max_datagram: 16 << 10,
@@ -132,6 +194,15 @@ impl Limits {
 
     setters! {
         max_connections: usize => with_max_connections, "how many connections are open at once";
+        per_address: Option<usize> => with_per_address, "how many connections one address may have";
+        accept_rate: Option<u32> => with_accept_rate, "how many connections are taken a second";
+        overload: Overload => with_overload, "what becomes of peers for whom there is no place";
+        handshakes: usize => with_handshakes, "how many handshakes are under way at once";
+        handshake: Duration => with_handshake, "the time for a handshake";
+        handling: Option<Duration> => with_handling, "the time for a session to handle one message";
+        stall: Duration => with_stall, "the time after which a session that handles one message is reported";
+        memory: usize => with_memory, "the bytes of all buffers together";
+        udp_per_address: Option<usize> => with_udp_per_address, "the UDP sessions one address may have";
         backlog: u32 => with_backlog, "how many connections the kernel queues";
         first_byte: Duration => with_first_byte, "the time from the accept to the first byte";
         message: Duration => with_message, "the time for a whole message";
@@ -152,39 +223,6 @@ impl Limits {
     #[cfg(any(feature = "tcp", feature = "unix"))]
     pub(crate) fn backlog(&self) -> i32 {
         i32::try_from(self.backlog).unwrap_or(i32::MAX)
-    }
-
-    /// Checked once, when a server starts or a connection is made.
-    pub(crate) fn check(mut self) -> Result<Self, Error> {
-        let counts = [
-            ("max_connections", self.max_connections),
-            ("backlog", self.backlog as usize),
-            ("max_message", self.max_message),
-            ("outbox", self.outbox),
-            ("udp_sessions", self.udp_sessions),
-            ("udp_queue", self.udp_queue),
-            ("udp_buffer", self.udp_buffer),
-            ("max_datagram", self.max_datagram),
-        ];
-        if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {
-            return Err(Error::new(ErrorKind::Config, format!("the limit {name} is 0; the least is 1")));
-        }
-        for (name, value) in [
-            ("first_byte", &mut self.first_byte),
-            ("message", &mut self.message),
-            ("idle", &mut self.idle),
-            ("write_stall", &mut self.write_stall),
-            ("half_close", &mut self.half_close),
-            ("drain", &mut self.drain),
-            ("udp_idle", &mut self.udp_idle),
-        ] {
-            if value.is_zero() {
-                return Err(Error::new(ErrorKind::Config, format!("the deadline {name} is 0 s; it must be longer")));
-            }
-            *value = (*value).min(FOREVER);
-        }
-        self.max_datagram = self.max_datagram.min(65_535);
-        Ok(self)
     }
 }
 

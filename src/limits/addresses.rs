@@ -1,0 +1,93 @@
+//! How many connections each address has.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex};
+
+use crate::sync::lock;
+
+/// What counts as one address: an IPv6 peer has a whole /64 network to itself (RFC 6177), an IPv4 peer one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Prefix(IpAddr);
+
+impl From<IpAddr> for Prefix {
+    fn from(addr: IpAddr) -> Self {
+        match addr.to_canonical() {
+            IpAddr::V6(addr) => Self(Ipv6Addr::from_bits(addr.to_bits() & !u128::from(u64::MAX)).into()),
+            addr => Self(addr),
+        }
+    }
+}
+
+/// Counts by address, also while there is no limit: there may be one tomorrow.
+#[derive(Default)]
+pub(crate) struct Addresses(Mutex<HashMap<Prefix, usize>>);
+
+impl Addresses {
+    /// Takes a place for `addr`, to be given back by dropping it, if it has less than `limit`.
+    pub(crate) fn take(self: &Arc<Self>, addr: IpAddr, limit: Option<usize>) -> Option<Place> {
+        let prefix = Prefix::from(addr);
+        let mut counts = lock(&self.0);
+        let count = counts.entry(prefix).or_insert(0);
+        if limit.is_some_and(|limit| *count >= limit) {
+            return None;
+        }
+        *count += 1;
+        Some(Place { addresses: Arc::clone(self), prefix })
+    }
+}
+
+/// One connection of an address.
+pub(crate) struct Place {
+    addresses: Arc<Addresses>,
+    prefix: Prefix,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.addresses.0);
+        if let Entry::Occupied(mut entry) = counts.entry(self.prefix) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+        if counts.is_empty() {
+            // the memory of a peak is not kept
+            counts.shrink_to(64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address_and_a_mapped_ipv4_address_is_itself() {
+        let addresses = Arc::new(Addresses::default());
+        let first = addresses.take(ip("2001:db8::1"), Some(2));
+        let second = addresses.take(ip("2001:db8::ffff:1"), Some(2));
+        assert!(first.is_some() && second.is_some());
+        assert!(addresses.take(ip("2001:db8::2"), Some(2)).is_none());
+        assert!(addresses.take(ip("2001:db8:0:1::2"), Some(2)).is_some());
+        let mapped = addresses.take(ip("::ffff:192.0.2.1"), Some(1));
+        assert!(mapped.is_some());
+        assert!(addresses.take(ip("192.0.2.1"), Some(1)).is_none());
+        assert!(addresses.take(ip("192.0.2.2"), Some(1)).is_some());
+    }
+
+    #[test]
+    fn places_come_back_and_are_counted_without_a_limit() {
+        let addresses = Arc::new(Addresses::default());
+        let places: Vec<_> = (0..3).map(|_| addresses.take(ip("192.0.2.1"), None)).collect();
+        assert!(addresses.take(ip("192.0.2.1"), Some(3)).is_none());
+        drop(places);
+        assert!(lock(&addresses.0).is_empty(), "nothing is kept for who is gone");
+    }
+}

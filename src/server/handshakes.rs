@@ -1,0 +1,119 @@
+//! How many handshakes are under way: who has begun last is the likeliest to be honest, so the oldest one makes room.
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+
+use futures::task::AtomicWaker;
+
+use crate::sync::lock;
+
+#[derive(Default)]
+pub(crate) struct Handshakes {
+    next: AtomicU64,
+    /// In the order in which they began.
+    running: Mutex<BTreeMap<u64, Arc<Ticket>>>,
+}
+
+#[derive(Default)]
+struct Ticket {
+    shed: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Ticket {
+    fn shed(&self) {
+        self.shed.store(true, Relaxed);
+        self.task.wake();
+    }
+}
+
+impl Handshakes {
+    /// Begins one. There are at most `limit` afterwards.
+    pub(crate) fn begin(self: &Arc<Self>, limit: usize) -> Handshaking {
+        let id = self.next.fetch_add(1, Relaxed);
+        let ticket = Arc::new(Ticket::default());
+        let mut running = lock(&self.running);
+        running.insert(id, Arc::clone(&ticket));
+        while running.len() > limit.max(1) {
+            let Some((_, oldest)) = running.pop_first() else { break };
+            oldest.shed();
+        }
+        drop(running);
+        Handshaking { all: Arc::clone(self), id, ticket }
+    }
+
+    /// Ends all of them.
+    pub(crate) fn shed_all(&self) {
+        for (_, ticket) in std::mem::take(&mut *lock(&self.running)) {
+            ticket.shed();
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.running).len()
+    }
+}
+
+/// One handshake under way.
+pub(crate) struct Handshaking {
+    all: Arc<Handshakes>,
+    id: u64,
+    ticket: Arc<Ticket>,
+}
+
+impl Handshaking {
+    /// Runs `handshake`; `None` if it had to make room before it was through.
+    pub(crate) async fn run<F: Future>(self, handshake: F) -> Option<F::Output> {
+        let mut handshake = pin!(handshake);
+        poll_fn(|cx| {
+            self.ticket.task.register(cx.waker());
+            if self.ticket.shed.load(Relaxed) {
+                return Poll::Ready(None);
+            }
+            handshake.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+}
+
+impl Drop for Handshaking {
+    fn drop(&mut self) {
+        lock(&self.all.running).remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_makes_room() {
+        let all = Arc::new(Handshakes::default());
+        let first = tokio::spawn(all.begin(2).run(pending::<()>()));
+        let second = all.begin(2);
+        assert_eq!(all.count(), 2);
+        let third = all.begin(2);
+        assert_eq!(first.await.unwrap(), None);
+        assert_eq!(all.count(), 2);
+        assert_eq!(second.run(async { 2 }).await, Some(2));
+        assert_eq!(third.run(async { 3 }).await, Some(3));
+        assert_eq!(all.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn all_of_them_can_be_ended() {
+        let all = Arc::new(Handshakes::default());
+        let running: Vec<_> = (0..3).map(|_| tokio::spawn(all.begin(10).run(pending::<()>()))).collect();
+        all.shed_all();
+        for one in running {
+            assert_eq!(one.await.unwrap(), None);
+        }
+        assert_eq!(all.count(), 0);
+    }
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use tokio::time::{Instant, sleep_until};
 
+use super::errno::{Class, class};
 use super::hub::Hub;
 use super::open::Origin;
 use super::refusals::Refusal;
@@ -243,72 +244,5 @@ impl Spare {
     }
 }
 
-/// What an error of accepting is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    /// The connection that was to be accepted: the next one, at once.
-    Connection,
-    /// Descriptors or memory: others must give some back first.
-    Exhausted,
-    /// Not known: perhaps the next one, but not at once.
-    Unknown,
-    /// The listener itself.
-    Fatal,
-}
-
-fn class(error: &io::Error) -> Class {
-    use io::ErrorKind as Kind;
-    /// The same on every Unix.
-    const EBADF: i32 = 9;
-    const EFAULT: i32 = 14;
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
-    let (enobufs, enotsock, eproto) = match cfg!(any(target_os = "linux", target_os = "android")) {
-        true => (105, 88, 71),
-        false => (55, 38, 100),
-    };
-    match (error.kind(), error.raw_os_error()) {
-        (_, Some(ENFILE | EMFILE)) | (Kind::OutOfMemory, _) => Class::Exhausted,
-        (_, Some(code)) if code == enobufs => Class::Exhausted,
-        (Kind::InvalidInput, _) | (_, Some(EBADF | EFAULT)) => Class::Fatal,
-        (_, Some(code)) if code == enotsock => Class::Fatal,
-        (_, Some(code)) if code == eproto => Class::Connection,
-        (
-            Kind::ConnectionAborted
-            | Kind::ConnectionReset
-            | Kind::Interrupted
-            | Kind::NetworkDown
-            | Kind::NetworkUnreachable
-            | Kind::HostUnreachable
-            | Kind::TimedOut
-            | Kind::PermissionDenied
-            | Kind::Unsupported,
-            _,
-        ) => Class::Connection,
-        _ => Class::Unknown,
-    }
-}
-
 #[cfg(test)]
-#[cfg(target_os = "linux")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_are_told_apart() {
-        let of = |code| class(&io::Error::from_raw_os_error(code));
-        // ECONNABORTED, EPROTO, EINTR, ENETDOWN, EHOSTUNREACH, EPERM, ETIMEDOUT
-        for code in [103, 71, 4, 100, 113, 1, 110] {
-            assert_eq!(of(code), Class::Connection, "{}", io::Error::from_raw_os_error(code));
-        }
-        // EMFILE, ENFILE, ENOBUFS, ENOMEM
-        for code in [24, 23, 105, 12] {
-            assert_eq!(of(code), Class::Exhausted, "{}", io::Error::from_raw_os_error(code));
-        }
-        // EBADF, ENOTSOCK, EINVAL, EFAULT
-        for code in [9, 88, 22, 14] {
-            assert_eq!(of(code), Class::Fatal, "{}", io::Error::from_raw_os_error(code));
-        }
-        assert_eq!(of(5), Class::Unknown);
-    }
-}
+mod tests;

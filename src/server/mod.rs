@@ -5,6 +5,7 @@
 //! | `mod` | [`Server`], the builder |
 //! | `listen` | from an endpoint and a codec to a listening socket |
 //! | `accept`, `udp` | the loops that take new peers |
+//! | `errno` | what an error of accepting is about |
 //! | `greeting`, `handshakes` | what comes before a connection, and how many of that at once |
 //! | `open` | from an accepted peer to a connection with its task |
 //! | `slots`, `rate` | how many connections: over all, in a second |
@@ -40,6 +41,7 @@
 //! ```
 
 mod accept;
+mod errno;
 mod greeting;
 mod handshakes;
 mod hub;

@@ -111,6 +111,8 @@ pub use handler::{Handler, Session};
 pub use limits::{Limits, Overload};
 pub use peer::{Credentials, Peer, PeerAddress};
 pub use server::{ConnectionInfo, Counters, DrainReport, Refusal, Running, Server};
+#[cfg(feature = "udp")]
+pub use transport::udp;
 pub use transport::{BindOptions, Interface};
 
 pub use bytes::{Bytes, BytesMut};

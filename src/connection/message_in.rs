@@ -12,10 +12,17 @@ use super::core::{Core, Remainder};
 use super::link::{Link, Received, decode_failure, encode_error};
 use crate::error::{BoxError, Error};
 
+/// After so many messages of the transport that held none for the session, other tasks get their turn.
+const TURN: u32 = 64;
+
 /// The read half of a message transport.
 pub(crate) trait MessageSource: Send + 'static {
     /// The next message of the transport, or `None` when there will be no more.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<BytesMut>>>;
+    /// A message could not be decoded. Whether that is nobody's end: on some transports anybody can send one.
+    fn outlives_invalid(&mut self) -> bool {
+        false
+    }
 }
 
 pub(crate) struct MessageIn<S, C> {
@@ -40,6 +47,7 @@ where
     <C as Encoder<Out>>::Error: Into<BoxError>,
 {
     fn poll_recv(&mut self, cx: &mut Context<'_>, core: &Arc<Core>, slot: &mut Option<C::Item>) -> Poll<Received> {
+        let mut turn = 0;
         loop {
             if let Some(current) = &mut self.current {
                 let mut result = self.codec.decode(current);
@@ -54,6 +62,9 @@ where
                         } else if message.is_none() {
                             let text = format!("{left} bytes were left over in a message of the transport");
                             self.current = None;
+                            if self.source.outlives_invalid() {
+                                continue;
+                            }
                             return Poll::Ready(Received::Failed(Box::new(Failure::new(CloseReason::Protocol, text))));
                         }
                         if message.is_some() {
@@ -63,6 +74,9 @@ where
                     }
                     Err(error) => {
                         self.current = None;
+                        if self.source.outlives_invalid() {
+                            continue;
+                        }
                         return Poll::Ready(Received::Failed(Box::new(decode_failure(error.into(), false))));
                     }
                 }
@@ -77,6 +91,11 @@ where
                 }
                 Some(Err(error)) => return Poll::Ready(Received::Failed(Box::new(Failure::io(error)))),
                 None => self.ended = true,
+            }
+            turn += 1;
+            if turn == TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
     }

@@ -99,6 +99,8 @@ pub struct Counters {
     pub datagrams_dropped: u64,
     /// Datagrams of peers for whom there was no session to be had.
     pub datagrams_refused: u64,
+    /// Datagrams that the codec could not decode; their sessions go on.
+    pub datagrams_invalid: u64,
     /// UDP sessions that made room for others.
     pub sessions_evicted: u64,
     /// Errors of receiving, such as a peer that is not there any more.
@@ -212,6 +214,7 @@ impl Hub {
             datagrams_truncated: get(&self.udp.truncated),
             datagrams_dropped: get(&self.udp.dropped),
             datagrams_refused: get(&self.udp.refused),
+            datagrams_invalid: get(&self.udp.invalid),
             sessions_evicted: get(&self.udp.evicted),
             receive_errors: get(&self.udp.receive_errors),
             send_errors: get(&self.udp.send_errors),

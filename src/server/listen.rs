@@ -142,7 +142,7 @@ where
     fn datagrams(&self, shared: Arc<crate::transport::udp::UdpShared>, endpoint: Endpoint) -> Listening {
         use super::udp::{UdpControl, receive};
         let origin = self.origin(&endpoint);
-        let control = UdpControl::new(shared);
+        let control = UdpControl::new(shared, self.options.clone());
         Listening { endpoint, control: Arc::clone(&control) as _, task: Box::pin(receive(control, origin)) }
     }
 }

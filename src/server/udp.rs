@@ -1,6 +1,7 @@
 //! The receive loop of a UDP endpoint: each peer's datagrams go to its session, which is a connection as any other.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,10 +11,11 @@ use tokio::io::ReadBuf;
 use super::accept::Control;
 use super::open::Origin;
 use crate::codec::Codec;
-use crate::connection::{MessageIn, Silence};
+use crate::connection::{MessageIn, Silence, caught};
 use crate::handler::Session;
 use crate::peer::{Peer, PeerAddress};
-use crate::transport::udp::{Arrival, Sessions, UdpShared};
+use crate::transport::BindOptions;
+use crate::transport::udp::{AMPLIFICATION, Arrival, Entry, Sessions, UdpShared};
 
 /// After so many datagrams other tasks get their turn.
 const TURN: u32 = 64;
@@ -23,12 +25,24 @@ const ERRORS: u32 = 64;
 /// A UDP endpoint, as the server controls it.
 pub(crate) struct UdpControl {
     shared: Arc<UdpShared>,
+    options: BindOptions,
     stopped: AtomicBool,
 }
 
 impl UdpControl {
-    pub(crate) fn new(shared: Arc<UdpShared>) -> Arc<Self> {
-        Arc::new(Self { shared, stopped: AtomicBool::new(false) })
+    pub(crate) fn new(shared: Arc<UdpShared>, options: BindOptions) -> Arc<Self> {
+        Arc::new(Self { shared, options, stopped: AtomicBool::new(false) })
+    }
+
+    /// What is to become of a datagram that would open a session.
+    fn entry(&self, from: SocketAddr, datagram: &[u8]) -> Entry {
+        if from.port() < self.options.min_source_port {
+            return Entry::Drop;
+        }
+        match &self.options.gate {
+            None => Entry::Open,
+            Some(gate) => caught(|| gate.ask(from, datagram)).unwrap_or(Entry::Drop),
+        }
     }
 }
 
@@ -51,7 +65,7 @@ where
     S: Session,
     C: Codec<S::In, S::Out>,
 {
-    let UdpControl { shared, stopped } = &*control;
+    let UdpControl { shared, stopped, .. } = &*control;
     let limits = &origin.hub.limits;
     let sessions = Sessions::new(Arc::clone(shared), Arc::clone(limits));
     // one byte more than is taken, to tell a datagram that was cut
@@ -86,8 +100,20 @@ where
             shared.counters.truncated.fetch_add(1, Relaxed);
             continue;
         }
-        let open = !stopped.load(Relaxed) && !origin.hub.paused.load(Relaxed);
-        if let Arrival::New(source, write) = sessions.arrive(from, buffer.filled(), open) {
+        let datagram = buffer.filled();
+        let entry = match () {
+            () if sessions.knows(from) => Entry::Open,
+            () if stopped.load(Relaxed) || origin.hub.paused.load(Relaxed) => Entry::Drop,
+            () => control.entry(from, datagram),
+        };
+        if let Entry::Answer(answer) = &entry {
+            // whoever forges an address must not have us send more to it than may be sent to a stranger
+            if answer.len() as u64 <= AMPLIFICATION * datagram.len() as u64 {
+                shared.try_send(answer, from);
+                continue;
+            }
+        }
+        if let Arrival::New(source, write) = sessions.arrive(from, datagram, entry) {
             let peer = Peer::new(Arc::clone(&origin.endpoint), PeerAddress::Ip(from));
             origin.open(peer, Silence::Datagrams, write, |codec, core| {
                 source.belongs_to(core);

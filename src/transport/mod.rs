@@ -22,7 +22,7 @@ pub(crate) mod socket;
 #[cfg(feature = "tcp")]
 pub(crate) mod tcp;
 #[cfg(feature = "udp")]
-pub(crate) mod udp;
+pub mod udp;
 #[cfg(feature = "unix")]
 pub(crate) mod unix;
 

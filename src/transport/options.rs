@@ -24,6 +24,11 @@ pub struct BindOptions {
     pub receive_buffer: Option<usize>,
     /// The kernel's send buffer in bytes; `None` leaves the system's.
     pub send_buffer: Option<usize>,
+    /// Datagrams from ports below this are dropped, of UDP: 1024 keeps out those that come, by a forged address, from
+    /// another server, whose answers to ours would go on for ever (CVE-2024-2169). Default: 0, which takes all.
+    pub min_source_port: u16,
+    #[cfg(feature = "udp")]
+    pub(crate) gate: Option<super::udp::Gate>,
     /// Whether a listener at an IPv6 address takes IPv6 peers only. Default: yes, so that `[::]` and `0.0.0.0` are two
     /// endpoints everywhere.
     pub ipv6_only: bool,
@@ -55,6 +60,9 @@ impl BindOptions {
             broadcast: false,
             receive_buffer: None,
             send_buffer: None,
+            min_source_port: 0,
+            #[cfg(feature = "udp")]
+            gate: None,
             ipv6_only: true,
         }
     }
@@ -77,6 +85,25 @@ impl BindOptions {
     #[must_use]
     pub fn broadcast(mut self, allowed: bool) -> Self {
         self.broadcast = allowed;
+        self
+    }
+
+    /// Sets the lowest port that datagrams are taken from.
+    #[must_use]
+    pub fn min_source_port(mut self, port: u16) -> Self {
+        self.min_source_port = port;
+        self
+    }
+
+    /// Has `ask` decide over each datagram that comes from an address without a session, of UDP. It runs in the task
+    /// that receives, for strangers' datagrams, so it must be quick and must not block. A panic in it drops the datagram.
+    #[cfg(feature = "udp")]
+    #[must_use]
+    pub fn gate(
+        mut self,
+        ask: impl Fn(std::net::SocketAddr, &[u8]) -> super::udp::Entry + Send + Sync + 'static,
+    ) -> Self {
+        self.gate = Some(super::udp::Gate::new(ask));
         self
     }
 

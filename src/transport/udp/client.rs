@@ -35,6 +35,11 @@ pub(crate) struct ClientSource {
 }
 
 impl MessageSource for ClientSource {
+    fn outlives_invalid(&mut self) -> bool {
+        tracing::debug!("a datagram that cannot be decoded was dropped");
+        true
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<BytesMut>>> {
         loop {
             let limit = self.buffer.len() - 1;

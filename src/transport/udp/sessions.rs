@@ -5,8 +5,7 @@
 //! single datagrams from addresses that others wrote into them; who forges two in a row, with our answer between them, is
 //! only found out by a protocol that asks for something out of its answer.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque, hash_map};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -16,13 +15,14 @@ use std::{io, mem};
 use bytes::BytesMut;
 use futures::task::AtomicWaker;
 
+use super::gate::Entry;
 use super::socket::UdpShared;
 use crate::connection::{CloseReason, Core, MessageSource, WriteHalf};
 use crate::limits::{Addresses, Live, Place};
 use crate::sync::lock;
 
 /// RFC 9000, section 8.1, has found this to be enough for a handshake and too little for an attack.
-const AMPLIFICATION: u64 = 3;
+pub(crate) const AMPLIFICATION: u64 = 3;
 
 /// What a waiting datagram is charged beyond its bytes: empty ones are not free.
 const OVERHEAD: usize = 256;
@@ -114,8 +114,13 @@ impl Sessions {
         self.limits.memory.give(bytes + OVERHEAD);
     }
 
-    /// Takes a datagram from `addr`. A new session is made only if `open`.
-    pub(crate) fn arrive(self: &Arc<Self>, addr: SocketAddr, bytes: &[u8], open: bool) -> Arrival {
+    /// Whether there is a session for `addr`.
+    pub(crate) fn knows(&self, addr: SocketAddr) -> bool {
+        lock(&self.table).peers.contains_key(&addr)
+    }
+
+    /// Takes a datagram from `addr`. A new session is made as `entry` says.
+    pub(crate) fn arrive(self: &Arc<Self>, addr: SocketAddr, bytes: &[u8], entry: Entry) -> Arrival {
         let counters = &self.shared.counters;
         let mut table = lock(&self.table);
         if let Some((session, _)) = table.peers.get(&addr) {
@@ -136,6 +141,7 @@ impl Sessions {
             let place = self.addresses.take(addr.ip(), self.limits.get().udp_per_address)?;
             (table.peers.len() < cap || self.evict_one(table)).then_some(place)
         };
+        let open = matches!(entry, Entry::Open | Entry::Proven);
         let place = if open && self.fits(bytes.len()) { place(&mut table) } else { None };
         let Some(place) = place else {
             counters.refused.fetch_add(1, Relaxed);
@@ -149,7 +155,7 @@ impl Sessions {
             writer: AtomicWaker::new(),
             received: AtomicU64::new(bytes.len() as u64),
             sent: AtomicU64::new(0),
-            validated: AtomicBool::new(false),
+            validated: AtomicBool::new(entry == Entry::Proven),
             gone: AtomicBool::new(false),
             core: OnceLock::new(),
         });
@@ -181,7 +187,7 @@ impl Sessions {
     fn remove(&self, session: &Arc<Session>) {
         session.gone.store(true, Relaxed);
         let mut table = lock(&self.table);
-        if let Entry::Occupied(entry) = table.peers.entry(session.addr) {
+        if let hash_map::Entry::Occupied(entry) = table.peers.entry(session.addr) {
             if Arc::ptr_eq(&entry.get().0, session) {
                 entry.remove();
             }
@@ -216,6 +222,12 @@ impl UdpSource {
 }
 
 impl MessageSource for UdpSource {
+    fn outlives_invalid(&mut self) -> bool {
+        // anybody can have sent it in the peer's name
+        self.sessions.shared.counters.invalid.fetch_add(1, Relaxed);
+        true
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<BytesMut>>> {
         self.session.reader.register(cx.waker());
         match lock(&self.session.queue).pop_front() {
@@ -276,7 +288,7 @@ mod tests {
     }
 
     fn open(sessions: &Arc<Sessions>, port: u16) -> (UdpSource, UdpWrite) {
-        match sessions.arrive(addr(port), b"hello", true) {
+        match sessions.arrive(addr(port), b"hello", Entry::Open) {
             Arrival::New(source, write) => (source, write),
             _ => panic!("no new session"),
         }
@@ -287,7 +299,7 @@ mod tests {
         let sessions = sessions(3);
         let held: Vec<_> = (1..=3).map(|port| open(&sessions, port)).collect();
         held[0].1.session.sent.fetch_add(5, Relaxed);
-        assert!(matches!(sessions.arrive(addr(1), b"again", true), Arrival::Queued));
+        assert!(matches!(sessions.arrive(addr(1), b"again", Entry::Open), Arrival::Queued));
 
         let _fourth = open(&sessions, 4);
         assert!(held[1].0.session.gone.load(Relaxed), "the oldest unvalidated one makes room");
@@ -302,17 +314,32 @@ mod tests {
         let sessions = sessions(1);
         let held = open(&sessions, 1);
         held.1.session.sent.fetch_add(5, Relaxed);
-        assert!(matches!(sessions.arrive(addr(1), b"again", true), Arrival::Queued));
-        assert!(matches!(sessions.arrive(addr(2), b"hello", true), Arrival::Dropped));
+        assert!(matches!(sessions.arrive(addr(1), b"again", Entry::Open), Arrival::Queued));
+        assert!(matches!(sessions.arrive(addr(2), b"hello", Entry::Open), Arrival::Dropped));
         assert_eq!(sessions.shared.counters.refused.load(Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn an_address_has_its_share_of_the_sessions() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (shared, _) = UdpShared::bind(any, &BindOptions::new(), Arc::default()).unwrap();
+        let limits = Limits::edge().with_udp_sessions(10).with_udp_per_address(Some(2));
+        let sessions = Sessions::new(shared, Live::new(limits));
+        let held = [open(&sessions, 1), open(&sessions, 2)];
+        assert!(matches!(sessions.arrive(addr(3), b"hello", Entry::Proven), Arrival::Dropped));
+        let elsewhere = ([127, 0, 0, 2], 3).into();
+        let other = sessions.arrive(elsewhere, b"hello", Entry::Open);
+        assert!(matches!(other, Arrival::New(..)));
+        drop(held);
+        let _again = open(&sessions, 3);
     }
 
     #[tokio::test]
     async fn a_full_queue_drops_and_counts() {
         let sessions = sessions(1);
         let _held = open(&sessions, 1);
-        assert!(matches!(sessions.arrive(addr(1), b"2", true), Arrival::Queued));
-        assert!(matches!(sessions.arrive(addr(1), b"3", true), Arrival::Dropped));
+        assert!(matches!(sessions.arrive(addr(1), b"2", Entry::Open), Arrival::Queued));
+        assert!(matches!(sessions.arrive(addr(1), b"3", Entry::Open), Arrival::Dropped));
         assert_eq!(sessions.shared.counters.dropped.load(Relaxed), 1);
     }
 
@@ -321,7 +348,7 @@ mod tests {
         let sessions = sessions(100);
         let (mut source, _write) = open(&sessions, 1);
         let mut others = Vec::new();
-        while let Arrival::New(source, _) = sessions.arrive(addr(2 + others.len() as u16), &[0; 1000], true) {
+        while let Arrival::New(source, _) = sessions.arrive(addr(2 + others.len() as u16), &[0; 1000], Entry::Open) {
             others.push(source);
         }
         assert_eq!(others.len(), 7, "of 1,256 bytes each, beside the one of 261");

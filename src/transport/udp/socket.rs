@@ -20,6 +20,7 @@ pub(crate) struct UdpCounters {
     pub(crate) dropped: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) evicted: AtomicU64,
+    pub(crate) invalid: AtomicU64,
     pub(crate) receive_errors: AtomicU64,
     pub(crate) send_errors: AtomicU64,
 }
@@ -82,6 +83,14 @@ impl UdpShared {
             self.wake_writers();
         }
         Poll::Ready(Some(ready!(socket.poll_recv_from(cx, buffer))))
+    }
+
+    /// Sends a datagram to a stranger, if the kernel takes it now.
+    pub(crate) fn try_send(&self, bytes: &[u8], to: SocketAddr) {
+        let socket = self.socket();
+        if socket.as_ref().is_some_and(|socket| socket.try_send_to(bytes, to).is_err()) {
+            self.counters.send_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
     }
 
     /// Sends a datagram. Pending only while the kernel's buffer is full; an error is counted, and the datagram is lost,

@@ -52,4 +52,16 @@ impl Limits {
         self.max_datagram = self.max_datagram.min(65_535);
         Ok(self)
     }
+
+    /// Says what may be meant, but seldom is.
+    pub(crate) fn warn(&self) {
+        if let Some(files) = super::max_open_files().filter(|files| *files < self.max_connections) {
+            let connections = self.max_connections;
+            tracing::warn!(connections, files, "the system allows fewer open files than there may be connections");
+        }
+        if self.message < self.first_byte {
+            let (message, first_byte) = (self.message, self.first_byte);
+            tracing::warn!(?message, ?first_byte, "a whole message has less time than its first byte");
+        }
+    }
 }

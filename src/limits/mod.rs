@@ -8,6 +8,7 @@
 //! | `live` | the limits in force, which can change while a server runs |
 //! | `addresses` | how many connections or sessions each address has |
 //! | `budget` | the memory of all buffers together |
+//! | `show` | as text |
 //! | `worst_case` | what the limits add up to |
 
 mod addresses;
@@ -15,6 +16,7 @@ mod budget;
 mod check;
 mod live;
 mod overload;
+mod show;
 mod worst_case;
 
 use std::time::Duration;

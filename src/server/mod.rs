@@ -175,7 +175,10 @@ impl<S: Session> Server<S> {
         if self.bindings.is_empty() {
             return Err(Error::new(ErrorKind::Config, "a server needs an endpoint: call bind before start or run"));
         }
-        let hub = Hub::new(self.limits.check()?);
+        let limits = self.limits.check()?;
+        limits.warn();
+        tracing::debug!("effective limits:\n{limits}");
+        let hub = Hub::new(limits);
         let session = Arc::new(self.session);
         let mut listening = Vec::new();
         for binding in self.bindings {

@@ -96,6 +96,7 @@ pub mod group;
 pub mod handler;
 mod limits;
 mod peer;
+pub mod proxy;
 pub mod server;
 mod sync;
 mod transport;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
+use crate::proxy::Proxied;
 
 /// The other end of a connection.
 ///
@@ -20,6 +21,7 @@ use crate::endpoint::Endpoint;
 pub struct Peer {
     endpoint: Arc<Endpoint>,
     address: PeerAddress,
+    proxied: Option<Arc<(PeerAddress, Proxied)>>,
 }
 
 /// A peer's address, as its transport knows it.
@@ -48,7 +50,17 @@ pub struct Credentials {
 
 impl Peer {
     pub(crate) fn new(endpoint: Arc<Endpoint>, address: PeerAddress) -> Self {
-        Self { endpoint, address }
+        Self { endpoint, address, proxied: None }
+    }
+
+    /// The one that the proxy at this end of the connection speaks for.
+    pub(crate) fn behind(mut self, proxied: Proxied) -> Self {
+        let proxy = self.address;
+        if let Some(source) = proxied.source() {
+            self.address = PeerAddress::Ip(source);
+        }
+        self.proxied = Some(Arc::new((proxy, proxied)));
+        self
     }
 
     /// The endpoint that the connection came in by, or, for a connection we made, went out to.
@@ -57,7 +69,7 @@ impl Peer {
         &self.endpoint
     }
 
-    /// The peer's address.
+    /// The peer's address. Behind a proxy that is the client's, as its header has it; where that does not say, the proxy's.
     #[must_use]
     pub fn address(&self) -> PeerAddress {
         self.address
@@ -76,6 +88,18 @@ impl Peer {
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.socket_addr().map(|addr| addr.ip())
+    }
+
+    /// What the PROXY header said, where the endpoint [requires](crate::BindOptions::proxy_protocol) one.
+    #[must_use]
+    pub fn proxied(&self) -> Option<&Proxied> {
+        self.proxied.as_ref().map(|proxied| &proxied.1)
+    }
+
+    /// The address of the proxy that sent the header.
+    #[must_use]
+    pub fn proxy_address(&self) -> Option<PeerAddress> {
+        self.proxied.as_ref().map(|proxied| proxied.0)
     }
 
     /// The process at the other end, of a Unix socket.

@@ -21,6 +21,8 @@ mod eyeballs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
 
 use crate::codec::Codec;
@@ -29,6 +31,7 @@ use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, ErrorKind};
 use crate::limits::{Limits, Live};
 use crate::peer::{Peer, PeerAddress};
+use crate::proxy::ProxyHeader;
 #[cfg(any(feature = "tcp", feature = "udp"))]
 use crate::transport::resolve;
 use crate::transport::{ByteStream, fits, mem, missing_feature};
@@ -71,6 +74,7 @@ where
 pub struct Connect {
     limits: Limits,
     deadline: Duration,
+    proxy_header: Option<ProxyHeader>,
 }
 
 impl Default for Connect {
@@ -83,7 +87,7 @@ impl Connect {
     /// [`Limits::edge`], and 10 s to connect.
     #[must_use]
     pub fn new() -> Self {
-        Self { limits: Limits::edge(), deadline: Duration::from_secs(10) }
+        Self { limits: Limits::edge(), deadline: Duration::from_secs(10), proxy_header: None }
     }
 
     /// Sets the limits. Those for messages, the outbox, stalls and half-closed connections apply to a client; its peer
@@ -98,6 +102,13 @@ impl Connect {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Sends this PROXY header before everything else, in the name of the client that it names. Of the stream transports.
+    #[must_use]
+    pub fn proxy_header(mut self, header: ProxyHeader) -> Self {
+        self.proxy_header = Some(header);
         self
     }
 
@@ -122,7 +133,14 @@ impl Connect {
             .try_into()
             .map_err(|error| Error::new(ErrorKind::Endpoint, Into::<EndpointError>::into(error).to_string()))?;
         fits::<C>(&endpoint)?;
-        let client = Client { limits: self.limits.clone().check()?, endpoint: Arc::new(endpoint), codec };
+        let header = self.proxy_header.as_ref().map(ProxyHeader::to_bytes).transpose();
+        let header =
+            header.map_err(|error| Error::new(ErrorKind::Config, "the PROXY header cannot be sent").because(error))?;
+        if header.is_some() && !endpoint.is_stream() {
+            let text = format!("{endpoint}: a PROXY header goes over a byte stream, not in datagrams");
+            return Err(Error::new(ErrorKind::Config, text));
+        }
+        let client = Client { limits: self.limits.clone().check()?, endpoint: Arc::new(endpoint), codec, header };
         let Ok(result) = tokio::time::timeout(self.deadline, client.connect()).await else {
             let text = "no connection within the deadline".to_string();
             return Err(Error::new(ErrorKind::Timeout, format!("{text} of {:?}", self.deadline)));
@@ -136,6 +154,8 @@ struct Client<C> {
     limits: Limits,
     endpoint: Arc<Endpoint>,
     codec: C,
+    /// What is sent first.
+    header: Option<Bytes>,
 }
 
 impl<C> Client<C> {
@@ -152,7 +172,7 @@ impl<C> Client<C> {
             Endpoint::Tcp(at) => {
                 let addresses = resolve(at).await?;
                 let (stream, addr) = eyeballs::race(addresses, &self.limits).await.map_err(failed)?;
-                Ok(self.stream(crate::transport::tcp::Tcp { stream, addr }))
+                self.stream(crate::transport::tcp::Tcp { stream, addr }).await.map_err(failed)
             }
             #[cfg(feature = "udp")]
             Endpoint::Udp(at) => {
@@ -166,23 +186,26 @@ impl<C> Client<C> {
             #[cfg(feature = "unix")]
             Endpoint::Unix(address) => {
                 let stream = crate::transport::unix::connect(address).await.map_err(failed)?;
-                Ok(self.stream(stream))
+                self.stream(stream).await.map_err(failed)
             }
-            Endpoint::Mem(name) => Ok(self.stream(mem::connect(name).await.map_err(failed)?)),
+            Endpoint::Mem(name) => self.stream(mem::connect(name).await.map_err(failed)?).await.map_err(failed),
             #[allow(unreachable_patterns, reason = "with every transport there is none left")]
             _ => Err(missing_feature(&endpoint)),
         }
     }
 
-    fn stream<In, Out>(self, stream: impl ByteStream) -> Connection<In, Out>
+    async fn stream<In, Out>(self, mut stream: impl ByteStream) -> std::io::Result<Connection<In, Out>>
     where
         C: Codec<In, Out>,
         In: Send + 'static,
         Out: Send + 'static,
     {
+        if let Some(header) = &self.header {
+            stream.write_all(header).await?;
+        }
         let address = stream.address();
         let (read, write) = stream.split();
-        self.open(address, write, |codec| Box::new(StreamIn::new(read, codec, None)))
+        Ok(self.open(address, write, |codec| Box::new(StreamIn::new(read, codec, None))))
     }
 
     fn open<In, Out, W>(

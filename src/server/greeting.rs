@@ -1,12 +1,17 @@
 //! What has to happen between the accept and the connection: nothing, for most listeners.
 
-use crate::peer::Peer;
-use crate::transport::{BindOptions, ByteStream};
+use tokio::time::timeout;
 
 use super::refusals::Refusal;
+use crate::error::BoxError;
+use crate::peer::{Peer, PeerAddress};
+use crate::proxy::ProxyProtocol;
+use crate::transport::{BindOptions, ByteStream};
 
 /// The handshakes of a listener, in their order.
-pub(crate) struct Greeting {}
+pub(crate) struct Greeting {
+    proxy: Option<ProxyProtocol>,
+}
 
 /// A stream whose handshakes are through.
 pub(crate) struct Greeted<S: ByteStream> {
@@ -18,25 +23,48 @@ pub(crate) struct Greeted<S: ByteStream> {
 /// What went wrong.
 pub(crate) struct Unfit {
     pub(crate) why: Refusal,
-    pub(crate) error: Box<dyn std::error::Error + Send + Sync>,
+    pub(crate) error: Option<BoxError>,
+}
+
+impl Unfit {
+    fn new(why: Refusal, error: impl Into<BoxError>) -> Self {
+        Self { why, error: Some(error.into()) }
+    }
 }
 
 impl Greeting {
-    pub(crate) fn new(_: &BindOptions) -> Self {
-        Self {}
+    pub(crate) fn new(options: &BindOptions) -> Self {
+        Self { proxy: options.proxy_protocol.clone() }
     }
 
     /// Whether there is anything to be done.
     pub(crate) fn is_needed(&self) -> bool {
-        false
+        self.proxy.is_some()
     }
 
     /// Whether who accepts knows the peer's address: behind a proxy it does not.
     pub(crate) fn knows_address(&self) -> bool {
-        true
+        self.proxy.is_none()
     }
 
-    pub(crate) async fn perform<S: ByteStream>(&self, stream: S, peer: Peer) -> Result<Greeted<S>, Unfit> {
+    /// Whether who comes from there may come at all.
+    pub(crate) fn trusts(&self, address: PeerAddress) -> bool {
+        let Some(proxy) = &self.proxy else { return true };
+        match address {
+            PeerAddress::Ip(addr) => proxy.trusts(addr.ip()),
+            _ => proxy.trust_local,
+        }
+    }
+
+    pub(crate) async fn perform<S: ByteStream>(&self, mut stream: S, mut peer: Peer) -> Result<Greeted<S>, Unfit> {
+        if let Some(proxy) = &self.proxy {
+            let header = crate::proxy::read(&mut stream, proxy.max_header);
+            match timeout(proxy.deadline, header).await {
+                Ok(Ok(proxied)) => peer = peer.behind(proxied),
+                Ok(Err(error)) => return Err(Unfit::new(Refusal::Handshake, error)),
+                Err(_) => return Err(Unfit { why: Refusal::HandshakeTimeout, error: None }),
+            }
+        }
         let (read, write) = stream.split();
         Ok(Greeted { read, write, peer })
     }

@@ -67,6 +67,11 @@ where
                 #[cfg(feature = "udp")]
                 Endpoint::Udp(at) => {
                     use crate::transport::udp::UdpShared;
+                    if options.proxy_protocol.is_some() {
+                        let text =
+                            format!("{endpoint}: the PROXY protocol is read from byte streams, not from datagrams");
+                        return Err(Error::new(ErrorKind::Config, text));
+                    }
                     let bind = |addr| UdpShared::bind(addr, &options, Arc::clone(&hub.udp));
                     let bound = each_address(&endpoint, at, bind).await?;
                     Ok(bound.into_iter().map(|(udp, addr)| new.datagrams(udp, Endpoint::udp(addr))).collect())

@@ -42,6 +42,9 @@ where
     pub(crate) fn take<T: ByteStream>(self: &Arc<Self>, stream: T, slot: Slot) {
         let address = stream.address();
         let mut admission = Admission { _slot: slot, _place: None };
+        if !self.greeting.trusts(address) {
+            return self.refuse(stream, Refusal::Untrusted);
+        }
         if self.greeting.knows_address() && !self.admit(address, &mut admission) {
             return self.refuse(stream, Refusal::Address);
         }
@@ -82,7 +85,7 @@ where
                 }
                 (Refusal::Address, None)
             }
-            Some(Ok(Err(unfit))) => (unfit.why, Some(unfit.error)),
+            Some(Ok(Err(unfit))) => (unfit.why, unfit.error),
             Some(Err(_)) => (Refusal::HandshakeTimeout, None),
             None => (Refusal::Handshakes, None),
         };

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::proxy::ProxyProtocol;
+
 /// How an endpoint is bound, beyond its address. What does not apply to a transport is ignored by it.
 ///
 /// ```
@@ -24,6 +26,9 @@ pub struct BindOptions {
     pub receive_buffer: Option<usize>,
     /// The kernel's send buffer in bytes; `None` leaves the system's.
     pub send_buffer: Option<usize>,
+    /// The PROXY header that every connection begins with, of the stream transports, and who may send it; without this it
+    /// is not looked for. Peers that are not among the trusted are turned away. Default: none.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Datagrams from ports below this are dropped, of UDP: 1024 keeps out those that come, by a forged address, from
     /// another server, whose answers to ours would go on for ever (CVE-2024-2169). Default: 0, which takes all.
     pub min_source_port: u16,
@@ -60,6 +65,7 @@ impl BindOptions {
             broadcast: false,
             receive_buffer: None,
             send_buffer: None,
+            proxy_protocol: None,
             min_source_port: 0,
             #[cfg(feature = "udp")]
             gate: None,
@@ -85,6 +91,21 @@ impl BindOptions {
     #[must_use]
     pub fn broadcast(mut self, allowed: bool) -> Self {
         self.broadcast = allowed;
+        self
+    }
+
+    /// Requires a PROXY header.
+    ///
+    /// ```
+    /// use hythe::BindOptions;
+    /// use hythe::proxy::ProxyProtocol;
+    ///
+    /// let behind = BindOptions::new().proxy_protocol(ProxyProtocol::required_from(["10.0.0.0/8"])?);
+    /// # Ok::<(), hythe::proxy::CidrError>(())
+    /// ```
+    #[must_use]
+    pub fn proxy_protocol(mut self, required: ProxyProtocol) -> Self {
+        self.proxy_protocol = Some(required);
         self
     }
 

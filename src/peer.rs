@@ -115,6 +115,10 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
+            // behind a proxy it need not be the transport's own
+            PeerAddress::Ip(addr) if matches!(&*self.endpoint, Endpoint::Unix(_) | Endpoint::Mem(_)) => {
+                write!(f, "tcp://{addr}")
+            }
             PeerAddress::Ip(addr) => write!(f, "{}://{addr}", self.endpoint.scheme()),
             PeerAddress::Unix(Some(Credentials { pid: Some(pid), uid, .. })) => {
                 write!(f, "unix process {pid} of user {uid}")

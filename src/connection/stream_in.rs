@@ -98,6 +98,8 @@ where
         if core.limits.memory.is_exhausted() {
             most = STEP.saturating_sub(self.buffer.len());
             if most == 0 {
+                // first the waker, as there may be memory before anybody else names it
+                core.reader.register(cx.waker());
                 core.await_memory();
                 return Poll::Pending;
             }

@@ -270,6 +270,11 @@ impl Hub {
         }
     }
 
+    /// Whether whoever still comes is to go at once.
+    pub(crate) fn is_cut(&self) -> bool {
+        lock(&self.open).cut
+    }
+
     /// Waits until no connection is left, nor one that is accepted and not registered yet: it has its slot already.
     pub(crate) async fn emptied(&self) {
         loop {

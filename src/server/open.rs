@@ -78,6 +78,9 @@ where
         let name = peer.to_string();
         let handshake = timeout(limits.handshake, self.greeting.perform(stream, peer));
         let running = self.hub.handshakes.begin(limits.handshakes);
+        if self.hub.is_cut() {
+            return;
+        }
         let (why, error) = match running.run(handshake).await {
             Some(Ok(Ok(Greeted { read, write, peer }))) => {
                 if self.greeting.knows_address() || self.admit(peer.address(), &mut admission) {

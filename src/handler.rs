@@ -28,14 +28,13 @@
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::pin::pin;
-use std::sync::Mutex;
 use std::task::Poll;
 
 use tokio::time::Instant;
 
 use crate::connection::{CloseReason, Closed, Connection, Event, Failure, caught};
 use crate::peer::Peer;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// What to do with a connection's messages. There is one value for each connection: its fields are the connection's
 /// state, and nobody else touches them.

@@ -1,6 +1,26 @@
-//! Locks.
+//! Locks, atomics, thread locals and tasks of whatever is used by several threads at once.
+//!
+//! They are std's and tokio's. Under `--cfg hythe_model` they are shuttle's, which tries out the orders in which threads may take
+//! their steps: `.ci/models` runs the tests that are made for it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+#[cfg(all(test, hythe_model))]
+pub(crate) mod model;
+
+#[cfg(not(all(test, hythe_model)))]
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
+#[cfg(not(all(test, hythe_model)))]
+pub(crate) use std::thread_local;
+#[cfg(not(all(test, hythe_model)))]
+pub(crate) use tokio::spawn;
+
+#[cfg(all(test, hythe_model))]
+pub(crate) use model::thread_local;
+#[cfg(all(test, hythe_model))]
+pub(crate) use shuttle::future::spawn;
+#[cfg(all(test, hythe_model))]
+pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic};
+
+use std::sync::PoisonError;
 
 /// A lock that a panic elsewhere does not spoil: what it guards is valid at every step.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

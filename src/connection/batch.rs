@@ -15,6 +15,7 @@ use bytes::BytesMut;
 use super::core::Core;
 use super::outlet::Outlet;
 use super::pool;
+use crate::sync::thread_local;
 
 thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };

@@ -1,8 +1,8 @@
 //! What everybody who has to do with one connection shares: its task, its owner, its senders, the server.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 use std::{fmt, mem};
 
@@ -16,7 +16,8 @@ use super::deadlines::{Deadlines, Silence};
 use super::outlet::Totals;
 use crate::limits::{Budget, Live, Waits};
 use crate::peer::Peer;
-use crate::sync::lock;
+use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use crate::sync::{Mutex, lock};
 
 /// Names a connection within this process; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,8 +2,8 @@
 //! just filled it, writes to the transport.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -17,7 +17,8 @@ use super::pending::Pending;
 use super::sender::Overflow;
 use super::{batch, pump};
 use crate::error::{BoxError, Error, ErrorKind};
-use crate::sync::lock;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, lock};
 
 /// The codec that an endpoint was bound with. Each connection's is a clone; a group encodes with one of its own.
 pub(crate) struct Prototype<C> {

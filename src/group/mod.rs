@@ -19,12 +19,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
 use crate::connection::{Connection, ConnectionId, Leave, Outbound, Overflow, Pushed};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// Connections that get the same messages. Cheap to clone: all clones are the same group.
 ///

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// What counts as one address: an IPv6 peer has a whole /64 network to itself (RFC 6177), an IPv4 peer one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,10 +5,10 @@
 //! `Limits::worst_case_memory`.
 
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
-use crate::sync::lock;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use crate::sync::{Mutex, lock};
 
 /// What a buffer is charged in, in bytes.
 pub(crate) const STEP: usize = 4 << 10;

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::slots::Slot;
 use crate::codec::Codec;
 use crate::handler::Session;
 use crate::limits::{Limits, Overload, Waits};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::transport::Listener;
 
 /// After so many accepts other tasks get their turn.

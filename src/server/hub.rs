@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::slots::{Slot, Slots};
 use crate::connection::{CloseReason, Closed, ConnectionId, Core, Watch};
 use crate::limits::{Addresses, Limits, Live, Relief};
 use crate::peer::Peer;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 #[cfg(feature = "udp")]
 use crate::transport::udp::UdpCounters;
 

@@ -16,6 +16,7 @@ use crate::endpoint::Endpoint;
 use crate::handler::Session;
 use crate::limits::{Overload, Place};
 use crate::peer::{Peer, PeerAddress};
+use crate::sync::spawn;
 use crate::transport::ByteStream;
 
 /// What one listener's connections have in common.
@@ -53,7 +54,7 @@ where
             let (read, write) = stream.split();
             return self.open_stream(read, write, peer, admission);
         }
-        tokio::spawn(Arc::clone(self).greet(stream, peer, admission));
+        spawn(Arc::clone(self).greet(stream, peer, admission));
     }
 
     /// Counts the connection for its address. False if that has too many.
@@ -126,7 +127,7 @@ where
             let conn = Connection::new(link, Arc::clone(&out) as Arc<dyn Outbound<S::Out>>);
             let session = self.session.run(conn);
             self.hub.register(&core);
-            tokio::spawn(Driver::new(session, out, Arc::clone(&self.hub) as _));
+            spawn(Driver::new(session, out, Arc::clone(&self.hub) as _));
         };
         if let Err(panic) = caught(open) {
             if let Some((core, out)) = made {

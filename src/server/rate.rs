@@ -1,12 +1,11 @@
 //! How many connections are taken a second: a bucket of tokens, one for each, filled at the rate, that holds those of one
 //! second at most.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 #[derive(Default)]
 pub(crate) struct Rate(Mutex<Option<Bucket>>);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncWrite, DuplexStream, ReadHalf};
@@ -14,7 +14,7 @@ use crate::connection::WriteHalf;
 use crate::endpoint::MemName;
 use crate::limits::Limits;
 use crate::peer::PeerAddress;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// What each direction holds, in bytes: as much as a socket's buffer would.
 const BUFFER: usize = 64 << 10;

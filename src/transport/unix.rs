@@ -6,7 +6,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::{io, process};
@@ -21,7 +20,7 @@ use crate::connection::WriteHalf;
 use crate::endpoint::UnixAddress;
 use crate::limits::Limits;
 use crate::peer::{Credentials, PeerAddress};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// The bytes that a path may have in `sockaddr_un`, without the final NUL.
 const PATH_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque, hash_map};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
 use std::{io, mem};
 
@@ -19,7 +19,7 @@ use super::gate::Entry;
 use super::socket::UdpShared;
 use crate::connection::{CloseReason, Core, MessageSource, WriteHalf};
 use crate::limits::{Addresses, Live, Place};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// RFC 9000, section 8.1, has found this to be enough for a handshake and too little for an attack.
 pub(crate) const AMPLIFICATION: u64 = 3;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::{io, mem};
 
@@ -10,7 +10,7 @@ use futures::task::AtomicWaker;
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::transport::{BindOptions, socket};
 
 /// What happened to datagrams that no handler saw.

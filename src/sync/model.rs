@@ -1,0 +1,89 @@
+//! What the models need: thread locals with std's methods, and how many orders are tried.
+//!
+//! A model's threads are shuttle's. What they share goes through [`Mutex`](super::Mutex) and [`atomic`](super::atomic),
+//! and before each step there another thread may go on. Everything else is one step to it: std's `OnceLock` and `RwLock`,
+//! `AtomicWaker` of futures, `Notify` of tokio, and the clocks. It does not try what weaker orderings of atomics allow.
+
+use std::cell::{Cell, RefCell};
+
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::thread::LocalKey;
+use shuttle::{Config, Runner};
+
+/// Declares thread locals as std's macro does.
+macro_rules! thread_locals {
+    ($($(#[$attr:meta])* static $name:ident: $type:ty = const { $value:expr };)*) => {$(
+        $(#[$attr])*
+        static $name: $crate::sync::model::Local<$type> = {
+            ::shuttle::thread_local! { static KEY: $type = const { $value } }
+            $crate::sync::model::Local::new(&KEY)
+        };
+    )*};
+}
+pub(crate) use thread_locals as thread_local;
+
+/// A thread local with those of std's methods that are used here.
+pub(crate) struct Local<T: 'static>(&'static LocalKey<T>);
+
+impl<T> Local<T> {
+    pub(crate) const fn new(key: &'static LocalKey<T>) -> Self {
+        Self(key)
+    }
+
+    pub(crate) fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
+        self.0.with(f)
+    }
+}
+
+impl<T> Local<Cell<T>> {
+    pub(crate) fn get(&'static self) -> T
+    where
+        T: Copy,
+    {
+        self.with(Cell::get)
+    }
+
+    pub(crate) fn set(&'static self, value: T) {
+        self.with(|cell| cell.set(value));
+    }
+
+    pub(crate) fn replace(&'static self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
+    }
+}
+
+impl<T> Local<RefCell<T>> {
+    pub(crate) fn with_borrow<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
+        self.with(|cell| f(&cell.borrow()))
+    }
+
+    pub(crate) fn with_borrow_mut<R>(&'static self, f: impl FnOnce(&mut T) -> R) -> R {
+        self.with(|cell| f(&mut cell.borrow_mut()))
+    }
+
+    pub(crate) fn set(&'static self, value: T) {
+        self.with(|cell| cell.replace(value));
+    }
+
+    pub(crate) fn take(&'static self) -> T
+    where
+        T: Default,
+    {
+        self.with(RefCell::take)
+    }
+}
+
+/// Tries `model` in `times` orders picked at random, and in as many with few switches between threads, each at a point
+/// picked at random ("A Randomized Scheduler with Probabilistic Guarantees of Finding Bugs", ASPLOS 2010). What is
+/// picked is the same in each run.
+pub(crate) fn check(times: usize, model: impl Fn() + Send + Sync + Clone + 'static) {
+    const SEED: u64 = 0x6879_7468_65;
+    const SWITCHES: usize = 3;
+    let mut config = Config::new();
+    config.stack_size = 512 << 10;
+    // for what looks at a clock; time stands still
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let _context = runtime.enter();
+    Runner::new(RandomScheduler::new_from_seed(SEED, times), config.clone()).run(model.clone());
+    Runner::new(PctScheduler::new_from_seed(SEED, SWITCHES, times), config).run(model);
+}

@@ -321,8 +321,9 @@ impl Core {
     fn recharge(&self, charged: &mut usize, charge: usize) {
         if charge > *charged {
             let more = charge - *charged;
-            self.held.fetch_add(more, Ordering::AcqRel);
+            // taken before the end can see it: it must not give back what is not taken yet
             self.limits.memory.take(more);
+            self.held.fetch_add(more, Ordering::AcqRel);
             if self.closed().is_some() {
                 self.discharge();
             }

@@ -14,8 +14,15 @@ use crate::sync::{Mutex, lock};
 #[derive(Default)]
 pub(crate) struct Handshakes {
     next: AtomicU64,
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
     /// In the order in which they began.
-    running: Mutex<BTreeMap<u64, Arc<Ticket>>>,
+    tickets: BTreeMap<u64, Arc<Ticket>>,
+    /// Whoever still comes has to go as well.
+    over: bool,
 }
 
 #[derive(Default)]
@@ -37,24 +44,30 @@ impl Handshakes {
         let id = self.next.fetch_add(1, Relaxed);
         let ticket = Arc::new(Ticket::default());
         let mut running = lock(&self.running);
-        running.insert(id, Arc::clone(&ticket));
-        while running.len() > limit.max(1) {
-            let Some((_, oldest)) = running.pop_first() else { break };
+        running.tickets.insert(id, Arc::clone(&ticket));
+        let limit = if running.over { 0 } else { limit.max(1) };
+        while running.tickets.len() > limit {
+            let Some((_, oldest)) = running.tickets.pop_first() else { break };
             oldest.shed();
         }
         drop(running);
         Handshaking { all: Arc::clone(self), id, ticket }
     }
 
-    /// Ends all of them.
+    /// Ends all of them, and those that begin later.
     pub(crate) fn shed_all(&self) {
-        for (_, ticket) in std::mem::take(&mut *lock(&self.running)) {
+        let tickets = {
+            let mut running = lock(&self.running);
+            running.over = true;
+            std::mem::take(&mut running.tickets)
+        };
+        for ticket in tickets.values() {
             ticket.shed();
         }
     }
 
     pub(crate) fn count(&self) -> usize {
-        lock(&self.running).len()
+        lock(&self.running).tickets.len()
     }
 }
 
@@ -82,7 +95,7 @@ impl Handshaking {
 
 impl Drop for Handshaking {
     fn drop(&mut self) {
-        lock(&self.all.running).remove(&self.id);
+        lock(&self.all.running).tickets.remove(&self.id);
     }
 }
 
@@ -114,6 +127,7 @@ mod tests {
         for one in running {
             assert_eq!(one.await.unwrap(), None);
         }
+        assert_eq!(all.begin(10).run(pending::<()>()).await, None, "one that begins later");
         assert_eq!(all.count(), 0);
     }
 }

@@ -40,6 +40,8 @@ mod handle;
 mod link;
 #[cfg(feature = "udp")]
 mod message_in;
+#[cfg(all(test, hythe_model))]
+pub(crate) mod models;
 mod outbox;
 mod outlet;
 mod pending;

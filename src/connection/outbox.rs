@@ -390,3 +390,13 @@ where
         }
     }
 }
+
+#[cfg(all(test, hythe_model))]
+impl<C, W: WriteHalf> Outbox<C, W> {
+    /// Whenever the lock can be had, what is known without it is true.
+    pub(super) fn assert_quiet_is_true(&self) {
+        let out = lock(&self.out);
+        let quiet = self.core.quiet.load(Ordering::Relaxed);
+        assert!(!quiet || (out.buffer.is_empty() && !out.ended), "quiet, and {} bytes wait", out.buffer.len());
+    }
+}

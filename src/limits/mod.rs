@@ -15,6 +15,8 @@ mod addresses;
 mod budget;
 mod check;
 mod live;
+#[cfg(all(test, hythe_model))]
+mod models;
 mod overload;
 mod show;
 mod worst_case;

@@ -46,6 +46,8 @@ mod greeting;
 mod handshakes;
 mod hub;
 mod listen;
+#[cfg(all(test, hythe_model))]
+mod models;
 mod open;
 mod rate;
 mod refusals;

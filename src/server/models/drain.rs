@@ -1,0 +1,129 @@
+//! A drain ends when every connection has, also those that were just being accepted.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+
+use shuttle::future::{block_on, spawn};
+use shuttle::thread;
+use tokio::time::Instant;
+
+use crate::codec::Lines;
+use crate::connection::models::{Pipe, Stream};
+use crate::connection::{Connection, Prototype};
+use crate::handler::Served;
+use crate::limits::Limits;
+use crate::server::accept::{Control, Door, accept};
+use crate::server::greeting::Greeting;
+use crate::server::hub::Hub;
+use crate::server::open::Origin;
+use crate::sync::model::check;
+use crate::sync::{Mutex, lock};
+use crate::transport::{BindOptions, Listener};
+
+/// Peers that have connected and are not accepted yet.
+#[derive(Default)]
+struct Backlog {
+    peers: VecDeque<Stream>,
+    listener: Option<Waker>,
+}
+
+struct Queue(Arc<Mutex<Backlog>>);
+
+impl Listener for Queue {
+    type Stream = Stream;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        let mut backlog = lock(&self.0);
+        match backlog.peers.pop_front() {
+            Some(peer) => Poll::Ready(Ok(peer)),
+            None => {
+                backlog.listener = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Counts the sessions that have ended, however.
+struct Ends(Arc<AtomicUsize>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+/// Two peers connect while the server goes, and `go` says how.
+fn drains(go: impl Fn(&Hub), slots: usize) {
+    let hub = Hub::new(Limits::edge().with_max_connections(slots));
+    let ended = Arc::new(AtomicUsize::new(0));
+    let ends = Arc::clone(&ended);
+    let session = Served::new(move |mut conn: Connection<String>| {
+        let ends = Ends(Arc::clone(&ends));
+        async move {
+            let _ends = ends;
+            while conn.recv().await?.is_some() {}
+            conn.send("bye".into()).await?;
+            Ok(())
+        }
+    });
+    let backlog = Arc::new(Mutex::new(Backlog::default()));
+    let door = Door::new(Queue(Arc::clone(&backlog)));
+    let endpoint = "mem:model".parse().unwrap();
+    let origin = Origin {
+        hub: Arc::clone(&hub),
+        session: Arc::new(session),
+        endpoint: Arc::new(endpoint),
+        prototype: Prototype::new(Lines::new()),
+        greeting: Greeting::new(&BindOptions::new()),
+    };
+    let accepting = spawn(accept(Arc::clone(&door), Arc::new(origin)));
+    let connecting = thread::spawn(move || {
+        for _ in 0..2 {
+            let mut backlog = lock(&backlog);
+            backlog.peers.push_back(Pipe::new(8).stream());
+            let listener = backlog.listener.take();
+            drop(backlog);
+            if let Some(listener) = listener {
+                listener.wake();
+            }
+        }
+    });
+    door.stop();
+    go(&hub);
+    block_on(hub.emptied());
+    let counters = hub.counters();
+    assert_eq!((counters.open, hub.slots.used()), (0, 0));
+    assert_eq!(ended.load(Relaxed) as u64, counters.accepted, "a session goes on");
+    let report = hub.report();
+    assert_eq!(report.finished + report.cut, counters.accepted, "{report:?}");
+    block_on(accepting).unwrap();
+    connecting.join().unwrap();
+    assert_eq!(hub.counters(), counters, "somebody came later");
+}
+
+#[test]
+fn a_drain_ends_when_all_have_gone_and_nobody_comes_after_it() {
+    check(1000, || drains(|hub| hub.start_drain(Instant::now()), 10));
+}
+
+#[test]
+fn a_drain_ends_though_a_listener_waits_for_a_slot() {
+    check(1000, || drains(|hub| hub.start_drain(Instant::now()), 1));
+}
+
+#[test]
+fn a_cut_ends_also_those_who_are_just_being_accepted() {
+    check(1000, || {
+        drains(
+            |hub| {
+                hub.start_drain(Instant::now());
+                hub.cut();
+            },
+            10,
+        );
+    });
+}

@@ -72,7 +72,8 @@ impl Budget {
 
     /// Whether there is so much again that those who wait may go on: not for the first byte, or they would wait again.
     fn is_relaxed(&self) -> bool {
-        self.used() <= self.relaxed()
+        // in one order with `awaited`: either who gives sees who waits, or who waits sees what was given
+        self.used.load(SeqCst) <= self.relaxed()
     }
 
     fn relaxed(&self) -> usize {

@@ -38,6 +38,8 @@ fn canonical_text_prints_as_it_was() {
         "udp://239.1.1.1:9000",
         "udp://[ff02::1%3]:9000",
         "udp://localhost:9000",
+        "tls://localhost:9000",
+        "tls://[::1]:443",
         "unix:///run/app.sock",
         "unix:////run/app.sock",
         "unix:///run/my app%20.sock",
@@ -104,10 +106,11 @@ fn a_bad_text_is_refused_with_the_part_the_reason_and_an_example() {
         ("my tcp://127.0.0.1:80", Scheme, "\"my tcp\" is no scheme", tcp),
         ("tcp//127.0.0.1:80", Scheme, "the scheme is missing", tcp),
         ("quic://127.0.0.1:80", Scheme, "\"quic\" is not supported by this version", tcp),
-        ("wss://host/path", Scheme, "which has tcp, udp, unix and mem", tcp),
+        ("wss://host/path", Scheme, "which has tcp, tls, udp, unix and mem", tcp),
         ("stdio:", Scheme, "\"stdio\" is not supported", tcp),
         ("fd:3", Scheme, "\"fd\" is not supported", tcp),
-        ("TLS:443", Scheme, "\"tls\" is not supported", tcp),
+        ("TLS:443", Scheme, "needs // after it", "tls://127.0.0.1:9000"),
+        ("ssl://host:443", Scheme, "\"ssl\" is not supported", "tls://host:443"),
         ("exec:prog arg", Scheme, "\"exec\" is not supported", tcp),
         ("gopher://host", Scheme, "\"gopher\" is not supported", tcp),
         // Hosts.
@@ -204,7 +207,7 @@ fn messages_read_well() {
         (
             "quic://h:1",
             "endpoint \"quic://h:1\": the scheme \"quic\" is not supported by this version, \
-             which has tcp, udp, unix and mem; a right one is tcp://127.0.0.1:9000",
+             which has tcp, tls, udp, unix and mem; a right one is tcp://127.0.0.1:9000",
         ),
     ] {
         assert_eq!(refused(text).to_string(), message);
@@ -317,6 +320,7 @@ fn endpoints_made_in_code_print_and_parse_back() {
     let v6 = SocketAddr::V6(SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 7, 2));
     for (endpoint, text) in [
         (Endpoint::tcp(([127, 0, 0, 1], 80).into()), "tcp://127.0.0.1:80"),
+        (Endpoint::tls(v6), "tls://[fe80::1%2]:80"),
         (Endpoint::udp(v6), "udp://[fe80::1%2]:80"),
         (Endpoint::Tcp(HostPort::new("LocalHost", 0).unwrap()), "tcp://localhost:0"),
         (Endpoint::Tcp(HostPort::new("::1", 0).unwrap()), "tcp://[::1]:0"),
@@ -369,7 +373,7 @@ fn accessors_say_what_the_text_says() {
 /// Text that is right, or nearly.
 fn nearly() -> impl Strategy<Value = String> {
     prop_oneof![
-        "(tcp|udp|TCP)://([a-z0-9_.-]{1,12}|[0-9.]{7,11}|\\[[0-9a-f:%.]{2,12}\\]):[0-9]{1,5}",
+        "(tcp|tls|udp|TCP)://([a-z0-9_.-]{1,12}|[0-9.]{7,11}|\\[[0-9a-f:%.]{2,12}\\]):[0-9]{1,5}",
         "(tcp|udp|mem|unix|tls|fd)?:?/{0,4}[\\[\\]@:%./a-f0-9 *-]{0,20}",
         "unix:/{0,4}@?\\PC{0,40}",
         "mem:\\PC{0,40}",

@@ -24,9 +24,9 @@ const SHOWN: usize = 64;
 pub enum EndpointPart {
     /// What stands before the first `:`, as in `tcp`.
     Scheme,
-    /// The address or the host name of a `tcp` or `udp` endpoint.
+    /// The address or the host name of a `tcp`, `tls` or `udp` endpoint.
     Host,
-    /// The port of a `tcp` or `udp` endpoint.
+    /// The port of a `tcp`, `tls` or `udp` endpoint.
     Port,
     /// The path of a `unix` endpoint, or a path where none belongs.
     Path,

@@ -1,4 +1,4 @@
-//! `host:port`, what follows `tcp://` and `udp://`.
+//! `host:port`, what follows `tcp://`, `tls://` and `udp://`.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `tcp://127.0.0.1:9000`, `tcp://[::1]:0`, `tcp://localhost:80` | TCP; a listener at port 0 gets a free one |
 //! | `tcp://0.0.0.0:9000`, `tcp://[::]:9000` | every address of this host |
+//! | `tls://example.org:443` | TLS over TCP (feature `tls`) |
 //! | `udp://239.1.1.1:9000`, `udp://[fe80::1%2]:9000` | UDP; a zone is the number of an interface |
 //! | `unix:///run/app.sock` | a Unix socket, by its absolute path |
 //! | `unix:app.sock` | a Unix socket, by a path relative to the working directory |
@@ -54,7 +55,7 @@ pub use local::{MemName, UnixAddress};
 ///
 /// fn describe(endpoint: &Endpoint) -> String {
 ///     match endpoint {
-///         Endpoint::Tcp(at) | Endpoint::Udp(at) => format!("port {} of {}", at.port(), at.host()),
+///         Endpoint::Tcp(at) | Endpoint::Tls(at) | Endpoint::Udp(at) => format!("port {} of {}", at.port(), at.host()),
 ///         Endpoint::Unix(address) => format!("the socket {:?}", address.path()),
 ///         other => other.to_string(),
 ///     }
@@ -68,6 +69,8 @@ pub use local::{MemName, UnixAddress};
 pub enum Endpoint {
     /// `tcp://host:port`
     Tcp(HostPort),
+    /// `tls://host:port`
+    Tls(HostPort),
     /// `udp://host:port`
     Udp(HostPort),
     /// `unix:///path`, `unix:path` or `unix:@name`
@@ -88,6 +91,20 @@ impl Endpoint {
     #[must_use]
     pub fn tcp(addr: SocketAddr) -> Self {
         Self::Tcp(addr.into())
+    }
+
+    /// TLS over TCP at an address. For a host name, which is what certificates are for, there is `Endpoint::Tls` with
+    /// [`HostPort::new`].
+    ///
+    /// ```
+    /// use hythe::Endpoint;
+    ///
+    /// let endpoint = Endpoint::tls(([127, 0, 0, 1], 9000).into());
+    /// assert_eq!(endpoint.to_string(), "tls://127.0.0.1:9000");
+    /// ```
+    #[must_use]
+    pub fn tls(addr: SocketAddr) -> Self {
+        Self::Tls(addr.into())
     }
 
     /// UDP at an address.
@@ -156,7 +173,7 @@ impl Endpoint {
         MemName::new(name).map(Self::Mem)
     }
 
-    /// The scheme: `tcp`, `udp`, `unix` or `mem`.
+    /// The scheme: `tcp`, `tls`, `udp`, `unix` or `mem`.
     ///
     /// ```
     /// # use hythe::Endpoint;
@@ -167,6 +184,7 @@ impl Endpoint {
     pub fn scheme(&self) -> &'static str {
         match self {
             Self::Tcp(_) => "tcp",
+            Self::Tls(_) => "tls",
             Self::Udp(_) => "udp",
             Self::Unix(_) => "unix",
             Self::Mem(_) => "mem",
@@ -225,14 +243,14 @@ impl Endpoint {
     #[must_use]
     pub fn is_stream(&self) -> bool {
         match self {
-            Self::Tcp(_) | Self::Unix(_) | Self::Mem(_) => true,
+            Self::Tcp(_) | Self::Tls(_) | Self::Unix(_) | Self::Mem(_) => true,
             Self::Udp(_) => false,
         }
     }
 
     fn host_port(&self) -> Option<&HostPort> {
         match self {
-            Self::Tcp(at) | Self::Udp(at) => Some(at),
+            Self::Tcp(at) | Self::Tls(at) | Self::Udp(at) => Some(at),
             Self::Unix(_) | Self::Mem(_) => None,
         }
     }
@@ -242,6 +260,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(at) => write!(f, "tcp://{at}"),
+            Self::Tls(at) => write!(f, "tls://{at}"),
             Self::Udp(at) => write!(f, "udp://{at}"),
             Self::Unix(address) => write!(f, "unix:{address}"),
             Self::Mem(name) => write!(f, "mem:{name}"),

@@ -5,8 +5,8 @@ use super::{Endpoint, EndpointPart, HostPort, MemName, UnixAddress};
 
 /// Schemes that hythe is going to have, and that people try. `fd:3` must not be taken for the
 /// port 3 of a host named `fd`.
-const NOT_YET: [&str; 14] =
-    ["exec", "fd", "http", "https", "npipe", "pipe", "quic", "shm", "ssl", "stdio", "tls", "vsock", "ws", "wss"];
+const NOT_YET: [&str; 13] =
+    ["exec", "fd", "http", "https", "npipe", "pipe", "quic", "shm", "ssl", "stdio", "vsock", "ws", "wss"];
 
 pub(super) fn parse(text: &str) -> Result<Endpoint, Flaw> {
     let Some((scheme, rest)) = text.split_once(':') else {
@@ -14,6 +14,7 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, Flaw> {
     };
     match scheme.to_ascii_lowercase().as_str() {
         "tcp" => host_port("tcp", rest).map(Endpoint::Tcp),
+        "tls" => host_port("tls", rest).map(Endpoint::Tls),
         "udp" => host_port("udp", rest).map(Endpoint::Udp),
         "unix" => UnixAddress::parse(rest).map(Endpoint::Unix),
         "mem" => MemName::parse(rest).map(Endpoint::Mem),
@@ -25,6 +26,7 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, Flaw> {
 pub(super) fn example(input: &str, part: EndpointPart) -> &'static str {
     let scheme = input.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {
+        Some("tls" | "ssl") => "tls://127.0.0.1:9000",
         Some("udp") => "udp://127.0.0.1:9000",
         Some("unix") if part == EndpointPart::Name && UnixAddress::ABSTRACT => "unix:@app",
         Some("unix") => "unix:///run/app.sock",
@@ -62,10 +64,11 @@ fn other_scheme(text: &str, scheme: &str, rest: &str) -> Flaw {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
     if well_formed {
         let problem = format!(
-            "the scheme {} is not supported by this version, which has tcp, udp, unix and mem",
+            "the scheme {} is not supported by this version, which has tcp, tls, udp, unix and mem",
             quoted(scheme),
         );
-        Flaw::new(EndpointPart::Scheme, problem)
+        let flaw = Flaw::new(EndpointPart::Scheme, problem);
+        if scheme == "ssl" { flaw.meant(format!("tls:{rest}")) } else { flaw }
     } else if !scheme.is_empty() && rest.starts_with("//") {
         Flaw::new(EndpointPart::Scheme, format!("{} is no scheme", quoted(scheme)))
     } else {

@@ -121,10 +121,13 @@ where
     /// Writes as anybody but the driver.
     fn write_for_owner(&self) {
         let (_, newly_blocked) = self.write(&mut Context::from_waker(Waker::noop()), false);
-        if !newly_blocked {
-            return;
+        if newly_blocked {
+            self.leave_to_driver();
         }
-        // from here on it is the driver that waits for the transport
+    }
+
+    /// From here on it is the driver that waits for the transport.
+    fn leave_to_driver(&self) {
         if self.core.runtime.is_none() {
             self.core.wake_driver();
         } else if let Some(me) = self.me.upgrade() {
@@ -199,15 +202,14 @@ where
         let mut locked = self.out();
         let out = &mut *locked;
         out.ended = true;
-        if out.shut {
+        if out.poll_shutdown(&self.core, cx).is_ready() {
             return Poll::Ready(());
         }
-        if let Some(half) = &mut out.half {
-            // an error here says that the peer is gone, and that is what was wanted
-            let _ = ready!(half.poll_shutdown(cx));
-        }
-        out.shut = true;
-        Poll::Ready(())
+        // whoever else writes the rest of it takes the place of this task at the transport
+        out.owner = Some((Until::Empty, cx.waker().clone()));
+        drop(locked);
+        self.leave_to_driver();
+        Poll::Pending
     }
 
     fn release(&self, abort: bool) {

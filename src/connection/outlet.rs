@@ -14,13 +14,18 @@ use crate::error::Error;
 pub(crate) trait WriteHalf: Send + 'static {
     /// Whether one write is one message, rather than some bytes of a stream.
     const MESSAGES: bool;
-    /// Writes some of `bytes`; on a message transport, which gets one message at a time, all or nothing.
+    /// Writes some of `bytes`; on a message transport, which gets one message at a time, all or nothing. What was taken
+    /// may wait here until a flush is ready.
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+    /// Whether any of what waits here has gone out since this was last asked.
+    fn has_moved(&mut self) -> bool {
+        false
     }
     /// Called before the half is dropped without a shutdown: what is on its way may be thrown away.
     fn abort(&mut self) {}

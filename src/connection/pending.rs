@@ -125,7 +125,8 @@ impl<C, W: WriteHalf> Pending<C, W> {
         largest: usize,
     ) {
         let mut rest = bytes;
-        if let (true, Some(half)) = (self.buffer.is_empty() && self.sizes.is_none(), &mut self.half) {
+        let first = self.buffer.is_empty() && self.sizes.is_none() && !self.blocked;
+        if let (true, Some(half)) = (first, &mut self.half) {
             while let Poll::Ready(Ok(written @ 1..)) = half.poll_write(cx, rest) {
                 self.totals.bytes += written as u64;
                 rest = rest.get(written..).unwrap_or_default();
@@ -179,11 +180,11 @@ impl<C, W: WriteHalf> Pending<C, W> {
             let (Some(size), Some(half)) = (size, &mut self.half) else { break };
             let next = self.buffer.get(..size).unwrap_or_default();
             let Poll::Ready(result) = half.poll_write(cx, next) else {
+                stalls(core, half);
                 if !self.blocked {
                     self.blocked = true;
                     self.park();
                 }
-                core.deadlines.stalls();
                 return Poll::Pending;
             };
             let written = result?;
@@ -212,14 +213,32 @@ impl<C, W: WriteHalf> Pending<C, W> {
     fn poll_flush(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(half) = &mut self.half else { return Poll::Ready(Ok(())) };
         let flushed = half.poll_flush(cx);
-        if flushed.is_pending() {
+        self.blocks(core, flushed.is_pending());
+        flushed
+    }
+
+    /// Ends the transport's half, after everything was written: its last words may have to wait as well.
+    pub(super) fn poll_shutdown(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<()> {
+        if let (Some(half), false) = (&mut self.half, self.shut) {
+            // an error here says that the peer is gone, and that is what was wanted
+            let waits = half.poll_shutdown(cx).is_pending();
+            self.blocks(core, waits);
+            if waits {
+                return Poll::Pending;
+            }
+        }
+        self.shut = true;
+        Poll::Ready(())
+    }
+
+    fn blocks(&mut self, core: &Core, waits: bool) {
+        if let (Some(half), true) = (&mut self.half, waits) {
             self.blocked = true;
-            core.deadlines.stalls();
+            stalls(core, half);
         } else if self.blocked {
             self.blocked = false;
             core.deadlines.drained();
         }
-        flushed
     }
 
     /// From now on messages are told apart. What waits already was not counted one by one, so it stays together.
@@ -246,6 +265,14 @@ impl<C, W: WriteHalf> Pending<C, W> {
     }
 }
 
+/// The transport takes no more; it may have passed on some of what it took before.
+fn stalls(core: &Core, half: &mut impl WriteHalf) {
+    core.deadlines.stalls();
+    if half.has_moved() {
+        core.deadlines.progress();
+    }
+}
+
 /// Takes `written` bytes off the sizes of the waiting messages.
 fn sent(sizes: &mut Option<VecDeque<usize>>, first_is_part: &mut bool, mut written: usize, messages: bool) {
     let Some(sizes) = sizes else { return };
@@ -264,5 +291,96 @@ fn sent(sizes: &mut Option<VecDeque<usize>>, first_is_part: &mut bool, mut writt
         written -= *first;
         sizes.pop_front();
         *first_is_part = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::connection::deadlines::Silence;
+    use crate::endpoint::Endpoint;
+    use crate::limits::{Limits, Live};
+    use crate::peer::{Peer, PeerAddress};
+
+    /// Takes everything, and passes it on as it is told.
+    #[derive(Default)]
+    struct Holds {
+        flushes: bool,
+        moves: bool,
+    }
+
+    impl WriteHalf for Holds {
+        const MESSAGES: bool = false;
+
+        fn poll_write(&mut self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.flushes { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+
+        fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll_flush(cx)
+        }
+
+        fn has_moved(&mut self) -> bool {
+            std::mem::take(&mut self.moves)
+        }
+    }
+
+    fn new() -> (Core, Pending<(), Holds>) {
+        let peer = Peer::new(Arc::new(Endpoint::mem("test").unwrap()), PeerAddress::Memory);
+        let core = Core::new(peer, Live::new(Limits::edge()), Silence::Stream, None);
+        let mut pending = Pending::new((), Holds::default());
+        pending.append(BytesMut::from(&b"hello"[..]), 1, 5);
+        (core, pending)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_transport_holds_back_is_a_stall_until_it_moves() {
+        let (core, mut pending) = new();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(pending.poll_write(&core, &mut cx).is_pending());
+        assert!(pending.buffer.is_empty() && !pending.is_done(Until::Empty, 1));
+        let deadline = || core.deadlines.next_write(&core.limits);
+        let first = deadline().expect("a stall");
+        advance(Duration::from_secs(1)).await;
+        assert!(pending.poll_write(&core, &mut cx).is_pending());
+        assert_eq!(deadline(), Some(first));
+        pending.half.as_mut().unwrap().moves = true;
+        assert!(pending.poll_write(&core, &mut cx).is_pending());
+        assert_eq!(deadline(), Some(first + 1_000_000));
+        pending.half.as_mut().unwrap().flushes = true;
+        assert!(pending.poll_write(&core, &mut cx).is_ready());
+        assert!(deadline().is_none() && pending.is_done(Until::Empty, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_added_meanwhile_waits_for_the_task_that_is_known_to_the_transport() {
+        let (core, mut pending) = new();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(pending.poll_write(&core, &mut cx).is_pending());
+        pending.take_staged(&core, &mut cx, b"more", 1, 4);
+        assert_eq!(&*pending.buffer, b"more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_cannot_be_said_is_a_stall() {
+        let (core, mut pending) = new();
+        let mut cx = Context::from_waker(Waker::noop());
+        pending.half.as_mut().unwrap().flushes = true;
+        assert!(pending.poll_write(&core, &mut cx).is_ready());
+        pending.half.as_mut().unwrap().flushes = false;
+        assert!(pending.poll_shutdown(&core, &mut cx).is_pending());
+        assert!(core.deadlines.next_write(&core.limits).is_some() && !pending.shut);
+        pending.half.as_mut().unwrap().flushes = true;
+        assert!(pending.poll_shutdown(&core, &mut cx).is_ready());
+        assert!(core.deadlines.next_write(&core.limits).is_none() && pending.shut);
     }
 }

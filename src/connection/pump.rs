@@ -14,7 +14,7 @@ use super::outlet::Outlet;
 /// Starts a task that ends when the outbox is empty, or the connection is.
 pub(crate) fn start(outlet: Arc<dyn Outlet>) {
     if let Some(runtime) = outlet.core().runtime.clone() {
-        runtime.spawn(async move { run(&outlet).await });
+        runtime.spawn(async move { run(&outlet, false).await });
     }
 }
 
@@ -22,9 +22,8 @@ pub(crate) fn start(outlet: Arc<dyn Outlet>) {
 pub(crate) fn start_last(outlet: Arc<dyn Outlet>, mut remainder: Box<dyn Remainder>) {
     let Some(runtime) = outlet.core().runtime.clone() else { return };
     runtime.spawn(async move {
-        run(&outlet).await;
+        run(&outlet, true).await;
         if !outlet.core().is_broken() {
-            poll_fn(|cx| outlet.poll_shutdown(cx)).await;
             // to close before the peer's end would throw away what it has not read yet
             let linger = Duration::from_micros(outlet.core().limits.half_close()).min(LINGER);
             let _ = tokio::time::timeout(linger, poll_fn(|cx| remainder.poll_discard(cx))).await;
@@ -40,14 +39,14 @@ pub(crate) fn finish(outlet: &dyn Outlet) {
     core.close(core.sum_up(outlet.totals()));
 }
 
-/// Writes until the outbox is empty; a peer that takes nothing in time is cut.
-async fn run(outlet: &Arc<dyn Outlet>) {
+/// Writes until the outbox is empty, and, where this is the last of it, our end; a peer that takes nothing in time is cut.
+async fn run(outlet: &Arc<dyn Outlet>, last: bool) {
     let core = outlet.core();
     let mut timer = pin!(tokio::time::sleep(Duration::from_micros(core.limits.write_stall())));
     let mut changes = pin!(core.room.notified());
     poll_fn(|cx| {
         loop {
-            if core.is_broken() || outlet.poll_flush(cx).is_ready() {
+            if core.is_broken() || (if last { outlet.poll_shutdown(cx) } else { outlet.poll_flush(cx) }).is_ready() {
                 return Poll::Ready(());
             }
             if changes.as_mut().poll(cx).is_ready() {

@@ -38,7 +38,7 @@
 //!
 //! | noun | what it is |
 //! |---|---|
-//! | [`Endpoint`] | where: `tcp://127.0.0.1:9000`, `udp://[::1]:9000`, `unix:///run/app.sock`, `unix:@name`, `mem:name` |
+//! | [`Endpoint`] | where: `tcp://127.0.0.1:9000`, `tls://example.org:443`, `udp://[::1]:9000`, `unix:@name`, `mem:name` |
 //! | [codec] | how bytes become messages: any tokio-util `Decoder` and `Encoder` that can be cloned |
 //! | [`Connection`] | one peer: `recv`, `send`, `peer`, `close`, `sender`; also a `Stream` and a `Sink` |
 //! | [`Handler`] | what to do: one value for each connection, whose fields are the connection's state |
@@ -78,6 +78,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `tcp` | yes | `tcp://` |
+//! | `tls` | no | `tls://`, with the module `tls` |
 //! | `udp` | yes | `udp://` |
 //! | `unix` | yes | `unix:` |
 //!
@@ -99,6 +100,8 @@ mod peer;
 pub mod proxy;
 pub mod server;
 mod sync;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod transport;
 
 pub use client::{Connect, connect};

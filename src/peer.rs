@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
 use crate::proxy::Proxied;
+#[cfg(feature = "tls")]
+use crate::tls::TlsInfo;
 
 /// The other end of a connection.
 ///
@@ -22,13 +24,15 @@ pub struct Peer {
     endpoint: Arc<Endpoint>,
     address: PeerAddress,
     proxied: Option<Arc<(PeerAddress, Proxied)>>,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<TlsInfo>>,
 }
 
 /// A peer's address, as its transport knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PeerAddress {
-    /// Of TCP and UDP.
+    /// Of TCP, of TLS over it, and of UDP.
     Ip(SocketAddr),
     /// Of a Unix socket: the process that connected, where the system tells.
     Unix(Option<Credentials>),
@@ -50,7 +54,19 @@ pub struct Credentials {
 
 impl Peer {
     pub(crate) fn new(endpoint: Arc<Endpoint>, address: PeerAddress) -> Self {
-        Self { endpoint, address, proxied: None }
+        Self {
+            endpoint,
+            address,
+            proxied: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn with_tls(mut self, info: TlsInfo) -> Self {
+        self.tls = Some(Arc::new(info));
+        self
     }
 
     /// The one that the proxy at this end of the connection speaks for.
@@ -75,7 +91,7 @@ impl Peer {
         self.address
     }
 
-    /// The peer's IP address and port, of TCP and UDP.
+    /// The peer's IP address and port, of TCP, TLS and UDP.
     #[must_use]
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self.address {
@@ -84,10 +100,18 @@ impl Peer {
         }
     }
 
-    /// The peer's IP address, of TCP and UDP.
+    /// The peer's IP address, of TCP, TLS and UDP.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.socket_addr().map(|addr| addr.ip())
+    }
+
+    /// What the TLS handshake agreed upon, where the connection is encrypted: the peer's certificates, the protocol inside,
+    /// the name that was asked for.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.tls.as_deref()
     }
 
     /// What the PROXY header said, where the endpoint [requires](crate::BindOptions::proxy_protocol) one.

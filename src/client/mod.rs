@@ -18,11 +18,12 @@
 #[cfg(feature = "tcp")]
 mod eyeballs;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::runtime::Handle;
 
 use crate::codec::Codec;
@@ -30,11 +31,15 @@ use crate::connection::{Connection, Core, Link, Outbox, Prototype, Silence, Stre
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, ErrorKind};
 use crate::limits::{Limits, Live};
-use crate::peer::{Peer, PeerAddress};
+use crate::peer::Peer;
+#[cfg(feature = "udp")]
+use crate::peer::PeerAddress;
 use crate::proxy::ProxyHeader;
 #[cfg(any(feature = "tcp", feature = "udp"))]
 use crate::transport::resolve;
-use crate::transport::{ByteStream, fits, mem, missing_feature};
+use crate::transport::{ByteStream, MaybeTlsRead, MaybeTlsWrite, fits, mem, missing_feature};
+#[cfg(feature = "tls")]
+use {crate::tls::ClientTls, crate::transport::tcp::TcpWrite, tokio::net::tcp::OwnedReadHalf};
 
 /// Connects to an endpoint, with the codec that the peer speaks, within 10 s. For other options, or a codec whose
 /// messages in and out differ, there is [`Connect`].
@@ -75,6 +80,8 @@ pub struct Connect {
     limits: Limits,
     deadline: Duration,
     proxy_header: Option<ProxyHeader>,
+    #[cfg(feature = "tls")]
+    tls: Option<ClientTls>,
 }
 
 impl Default for Connect {
@@ -87,7 +94,13 @@ impl Connect {
     /// [`Limits::edge`], and 10 s to connect.
     #[must_use]
     pub fn new() -> Self {
-        Self { limits: Limits::edge(), deadline: Duration::from_secs(10), proxy_header: None }
+        Self {
+            limits: Limits::edge(),
+            deadline: Duration::from_secs(10),
+            proxy_header: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
     }
 
     /// Sets the limits. Those for messages, the outbox, stalls and half-closed connections apply to a client; its peer
@@ -98,7 +111,7 @@ impl Connect {
         self
     }
 
-    /// Sets the time for all of it: the look-up of the name and every address.
+    /// Sets the time for all of it: the look-up of the name, every address, and the handshake.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -109,6 +122,15 @@ impl Connect {
     #[must_use]
     pub fn proxy_header(mut self, header: ProxyHeader) -> Self {
         self.proxy_header = Some(header);
+        self
+    }
+
+    /// Sets whom to trust, and what to show, of `tls://` endpoints. Default: [`ClientTls::system`], the operating system's
+    /// authorities.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -140,7 +162,18 @@ impl Connect {
             let text = format!("{endpoint}: a PROXY header goes over a byte stream, not in datagrams");
             return Err(Error::new(ErrorKind::Config, text));
         }
-        let client = Client { limits: self.limits.clone().check()?, endpoint: Arc::new(endpoint), codec, header };
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            crate::transport::fits_tls(&endpoint, true, "`Connect::tls`")?;
+        }
+        let client = Client {
+            limits: self.limits.clone().check()?,
+            endpoint: Arc::new(endpoint),
+            codec,
+            header,
+            #[cfg(feature = "tls")]
+            tls: self.tls.clone(),
+        };
         let Ok(result) = tokio::time::timeout(self.deadline, client.connect()).await else {
             let text = "no connection within the deadline".to_string();
             return Err(Error::new(ErrorKind::Timeout, format!("{text} of {:?}", self.deadline)));
@@ -156,6 +189,8 @@ struct Client<C> {
     codec: C,
     /// What is sent first.
     header: Option<Bytes>,
+    #[cfg(feature = "tls")]
+    tls: Option<ClientTls>,
 }
 
 impl<C> Client<C> {
@@ -174,14 +209,29 @@ impl<C> Client<C> {
                 let (stream, addr) = eyeballs::race(addresses, &self.limits).await.map_err(failed)?;
                 self.stream(crate::transport::tcp::Tcp { stream, addr }).await.map_err(failed)
             }
+            #[cfg(feature = "tls")]
+            Endpoint::Tls(at) => {
+                let tls = match &self.tls {
+                    Some(tls) => tls.clone(),
+                    None => ClientTls::system_later().await?,
+                };
+                // before anybody is bothered
+                let name = tls.name_for(at.host())?;
+                let addresses = resolve(at).await?;
+                let (stream, addr) = eyeballs::race(addresses, &self.limits).await.map_err(failed)?;
+                let (read, write, peer) =
+                    self.begin(crate::transport::tcp::Tcp { stream, addr }).await.map_err(failed)?;
+                let secured = tls.connect(name, read, write).await.map_err(failed)?;
+                let (read, write, info) = secured.over::<OwnedReadHalf, TcpWrite>();
+                Ok(self.halves(read, write, peer.with_tls(info)))
+            }
             #[cfg(feature = "udp")]
             Endpoint::Udp(at) => {
                 let addr = crate::transport::first_address(resolve(at).await?);
                 let (source, write) =
                     crate::transport::udp::client::connect(addr, self.limits.max_datagram).map_err(failed)?;
-                Ok(self.open(PeerAddress::Ip(addr), write, |codec| {
-                    Box::new(crate::connection::MessageIn::new(source, codec))
-                }))
+                let peer = Peer::new(Arc::clone(&endpoint), PeerAddress::Ip(addr));
+                Ok(self.open(peer, write, |codec| Box::new(crate::connection::MessageIn::new(source, codec))))
             }
             #[cfg(feature = "unix")]
             Endpoint::Unix(address) => {
@@ -194,23 +244,40 @@ impl<C> Client<C> {
         }
     }
 
-    async fn stream<In, Out>(self, mut stream: impl ByteStream) -> std::io::Result<Connection<In, Out>>
+    async fn stream<In, Out>(self, stream: impl ByteStream) -> io::Result<Connection<In, Out>>
     where
         C: Codec<In, Out>,
         In: Send + 'static,
         Out: Send + 'static,
     {
+        let (read, write, peer) = self.begin(stream).await?;
+        Ok(self.halves(MaybeTlsRead::Plain(read), MaybeTlsWrite::Plain(write), peer))
+    }
+
+    /// Sends what comes before everything else.
+    async fn begin<S: ByteStream>(&self, mut stream: S) -> io::Result<(S::Read, S::Write, Peer)> {
         if let Some(header) = &self.header {
             stream.write_all(header).await?;
         }
-        let address = stream.address();
+        let peer = Peer::new(Arc::clone(&self.endpoint), stream.address());
         let (read, write) = stream.split();
-        Ok(self.open(address, write, |codec| Box::new(StreamIn::new(read, codec, None))))
+        Ok((read, write, peer))
+    }
+
+    fn halves<In, Out, R, W>(self, read: MaybeTlsRead<R>, write: MaybeTlsWrite<W>, peer: Peer) -> Connection<In, Out>
+    where
+        C: Codec<In, Out>,
+        In: Send + 'static,
+        Out: Send + 'static,
+        R: AsyncRead + Unpin + Send + 'static,
+        W: WriteHalf,
+    {
+        self.open(peer, write, |codec| Box::new(StreamIn::new(read, codec, None)))
     }
 
     fn open<In, Out, W>(
         self,
-        address: PeerAddress,
+        peer: Peer,
         write: W,
         link: impl FnOnce(C) -> Box<dyn Link<In, Out>>,
     ) -> Connection<In, Out>
@@ -220,7 +287,6 @@ impl<C> Client<C> {
         Out: Send + 'static,
         W: WriteHalf,
     {
-        let peer = Peer::new(self.endpoint, address);
         let core = Arc::new(Core::new(peer, Live::new(self.limits), Silence::Allowed, Some(Handle::current())));
         let prototype = Prototype::new(self.codec);
         let out = Outbox::new(core, Arc::clone(&prototype), prototype.codec(), write);

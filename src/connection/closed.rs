@@ -245,6 +245,10 @@ impl Failure {
             }
             // TCP_USER_TIMEOUT and keepalive report a dead peer so
             Kind::TimedOut | Kind::HostUnreachable | Kind::NetworkUnreachable => CloseReason::PeerReset,
+            // as TLS reports an end that anybody on the way could have made
+            Kind::UnexpectedEof => CloseReason::Truncated,
+            #[cfg(feature = "tls")]
+            Kind::InvalidData => crate::tls::reason(&error).unwrap_or(CloseReason::Io),
             _ => CloseReason::Io,
         };
         Self::new(reason, error)

@@ -6,17 +6,21 @@ use super::refusals::Refusal;
 use crate::error::BoxError;
 use crate::peer::{Peer, PeerAddress};
 use crate::proxy::ProxyProtocol;
-use crate::transport::{BindOptions, ByteStream};
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
+use crate::transport::{BindOptions, ByteStream, MaybeTlsRead, MaybeTlsWrite};
 
 /// The handshakes of a listener, in their order.
 pub(crate) struct Greeting {
     proxy: Option<ProxyProtocol>,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
 }
 
 /// A stream whose handshakes are through.
 pub(crate) struct Greeted<S: ByteStream> {
-    pub(crate) read: S::Read,
-    pub(crate) write: S::Write,
+    pub(crate) read: MaybeTlsRead<S::Read>,
+    pub(crate) write: MaybeTlsWrite<S::Write>,
     pub(crate) peer: Peer,
 }
 
@@ -34,11 +38,19 @@ impl Unfit {
 
 impl Greeting {
     pub(crate) fn new(options: &BindOptions) -> Self {
-        Self { proxy: options.proxy_protocol.clone() }
+        Self {
+            proxy: options.proxy_protocol.clone(),
+            #[cfg(feature = "tls")]
+            tls: options.tls.clone(),
+        }
     }
 
     /// Whether there is anything to be done.
     pub(crate) fn is_needed(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return true;
+        }
         self.proxy.is_some()
     }
 
@@ -66,6 +78,12 @@ impl Greeting {
             }
         }
         let (read, write) = stream.split();
-        Ok(Greeted { read, write, peer })
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let secured = tls.accept(read, write).await.map_err(|error| Unfit::new(Refusal::Handshake, error))?;
+            let (read, write, info) = secured.over();
+            return Ok(Greeted { read, write, peer: peer.with_tls(info) });
+        }
+        Ok(Greeted { read: MaybeTlsRead::Plain(read), write: MaybeTlsWrite::Plain(write), peer })
     }
 }

@@ -55,6 +55,8 @@ where
             let Self { endpoint, codec, options } = *self;
             let endpoint = endpoint.map_err(|error| Error::new(ErrorKind::Endpoint, error.to_string()))?;
             fits::<C>(&endpoint)?;
+            #[cfg(feature = "tls")]
+            crate::transport::fits_tls(&endpoint, options.tls.is_some(), "`BindOptions::tls`")?;
             let limits = hub.limits.get();
             let new = New { hub, session, prototype: Prototype::new(codec), options: &options };
             match &endpoint {
@@ -63,6 +65,12 @@ where
                     let bind = |addr| crate::transport::tcp::TcpTransport::bind(addr, &options, &limits);
                     let bound = each_address(&endpoint, at, bind).await?;
                     Ok(bound.into_iter().map(|(tcp, addr)| new.stream(tcp, Endpoint::tcp(addr))).collect())
+                }
+                #[cfg(feature = "tls")]
+                Endpoint::Tls(at) => {
+                    let bind = |addr| crate::transport::tcp::TcpTransport::bind(addr, &options, &limits);
+                    let bound = each_address(&endpoint, at, bind).await?;
+                    Ok(bound.into_iter().map(|(tcp, addr)| new.stream(tcp, Endpoint::tls(addr))).collect())
                 }
                 #[cfg(feature = "udp")]
                 Endpoint::Udp(at) => {

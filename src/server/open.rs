@@ -17,7 +17,7 @@ use crate::handler::Session;
 use crate::limits::{Overload, Place};
 use crate::peer::{Peer, PeerAddress};
 use crate::sync::spawn;
-use crate::transport::ByteStream;
+use crate::transport::{ByteStream, MaybeTlsRead, MaybeTlsWrite};
 
 /// What one listener's connections have in common.
 pub(crate) struct Origin<S, C> {
@@ -52,7 +52,7 @@ where
         let peer = Peer::new(Arc::clone(&self.endpoint), address);
         if !self.greeting.is_needed() {
             let (read, write) = stream.split();
-            return self.open_stream(read, write, peer, admission);
+            return self.open_stream(MaybeTlsRead::Plain(read), MaybeTlsWrite::Plain(write), peer, admission);
         }
         spawn(Arc::clone(self).greet(stream, peer, admission));
     }
@@ -99,8 +99,8 @@ where
 
     fn open_stream<W: WriteHalf>(
         &self,
-        read: impl tokio::io::AsyncRead + Unpin + Send + 'static,
-        write: W,
+        read: MaybeTlsRead<impl tokio::io::AsyncRead + Unpin + Send + 'static>,
+        write: MaybeTlsWrite<W>,
         peer: Peer,
         admission: Admission,
     ) {

@@ -19,6 +19,19 @@ pub(crate) fn fits<C: 'static>(endpoint: &Endpoint) -> Result<(), Error> {
     Ok(())
 }
 
+/// Certificates are for TLS, and TLS needs them.
+#[cfg(feature = "tls")]
+pub(crate) fn fits_tls(endpoint: &Endpoint, is_set: bool, setter: &str) -> Result<(), Error> {
+    let text = match (endpoint, is_set) {
+        (Endpoint::Tls(_), true) => return Ok(()),
+        (Endpoint::Tls(_), false) => format!("{endpoint} needs a certificate: {setter} sets it"),
+        // to go on in the clear is not what whoever set it wants
+        (_, true) => format!("{endpoint} is not encrypted, so it takes no {setter}; tls:// endpoints do"),
+        (_, false) => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Config, text))
+}
+
 pub(crate) fn missing_feature(endpoint: &Endpoint) -> Error {
     let scheme = endpoint.scheme();
     Error::new(ErrorKind::Config, format!("{endpoint}: hythe was built without its feature {scheme:?}"))

@@ -8,11 +8,13 @@
 //! | `resolve` | from a host name to its addresses |
 //! | `socket` | sockets as hythe wants them, made with socket2 |
 //! | `tcp`, `unix`, `mem` | byte streams: listeners, and how to connect |
+//! | `maybe_tls` | the halves of a byte stream, with TLS over them or without |
 //! | `udp` | datagrams: one socket, and a session for each peer |
 //!
 //! None of it is public but the options: a new transport must be able to come without breaking anybody.
 
 mod fit;
+mod maybe_tls;
 pub(crate) mod mem;
 mod options;
 #[cfg(any(feature = "tcp", feature = "udp"))]
@@ -37,7 +39,10 @@ use crate::peer::PeerAddress;
 
 pub use options::{BindOptions, Interface};
 
+#[cfg(feature = "tls")]
+pub(crate) use fit::fits_tls;
 pub(crate) use fit::{fits, missing_feature};
+pub(crate) use maybe_tls::{MaybeTlsRead, MaybeTlsWrite};
 #[cfg(feature = "udp")]
 pub(crate) use resolve::first as first_address;
 #[cfg(any(feature = "tcp", feature = "udp"))]

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use crate::proxy::ProxyProtocol;
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
 
 /// How an endpoint is bound, beyond its address. What does not apply to a transport is ignored by it.
 ///
@@ -37,6 +39,9 @@ pub struct BindOptions {
     /// Whether a listener at an IPv6 address takes IPv6 peers only. Default: yes, so that `[::]` and `0.0.0.0` are two
     /// endpoints everywhere.
     pub ipv6_only: bool,
+    /// The certificates of a `tls://` endpoint, which is not bound without; no other endpoint is bound with it.
+    #[cfg(feature = "tls")]
+    pub tls: Option<ServerTls>,
 }
 
 /// A network interface, as multicast wants it named.
@@ -70,6 +75,8 @@ impl BindOptions {
             #[cfg(feature = "udp")]
             gate: None,
             ipv6_only: true,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 
@@ -146,6 +153,14 @@ impl BindOptions {
     #[must_use]
     pub fn ipv6_only(mut self, only: bool) -> Self {
         self.ipv6_only = only;
+        self
+    }
+
+    /// Sets the certificates of a `tls://` endpoint.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 }

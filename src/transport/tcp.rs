@@ -115,6 +115,14 @@ impl WriteHalf for TcpWrite {
         }
     }
 
+    #[cfg(feature = "tls")]
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Some(half) => Pin::new(half).poll_write_vectored(cx, bytes),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Some(half) => Pin::new(half).poll_shutdown(cx),

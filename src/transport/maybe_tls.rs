@@ -1,0 +1,83 @@
+//! The halves of a byte stream, as its transport has them or with TLS over them: a connection can change from the one to
+//! the other while it is open.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::connection::WriteHalf;
+#[cfg(feature = "tls")]
+use crate::tls::{TlsRead, TlsWrite};
+
+/// The read half.
+pub(crate) enum MaybeTlsRead<R> {
+    Plain(R),
+    #[cfg(feature = "tls")]
+    Tls(TlsRead),
+}
+
+/// The write half.
+pub(crate) enum MaybeTlsWrite<W> {
+    Plain(W),
+    #[cfg(feature = "tls")]
+    Tls(TlsWrite),
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for MaybeTlsRead<R> {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(read) => Pin::new(read).poll_read(cx, buf),
+            #[cfg(feature = "tls")]
+            Self::Tls(read) => Pin::new(read).poll_read(cx, buf),
+        }
+    }
+}
+
+impl<W: WriteHalf> WriteHalf for MaybeTlsWrite<W> {
+    const MESSAGES: bool = false;
+
+    #[inline]
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(write) => write.poll_write(cx, bytes),
+            #[cfg(feature = "tls")]
+            Self::Tls(write) => write.poll_write(cx, bytes),
+        }
+    }
+
+    #[inline]
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(write) => write.poll_flush(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(write) => write.poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(write) => write.poll_shutdown(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(write) => write.poll_shutdown(cx),
+        }
+    }
+
+    fn has_moved(&mut self) -> bool {
+        match self {
+            Self::Plain(write) => write.has_moved(),
+            #[cfg(feature = "tls")]
+            Self::Tls(write) => write.has_moved(),
+        }
+    }
+
+    fn abort(&mut self) {
+        match self {
+            Self::Plain(write) => write.abort(),
+            #[cfg(feature = "tls")]
+            Self::Tls(write) => write.abort(),
+        }
+    }
+}

@@ -39,6 +39,13 @@ fn the_longest_lines_of_the_specification_are_taken() {
 }
 
 #[test]
+fn the_shortest_lines_are_taken() {
+    assert_eq!(line("PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n").0, addr("0.0.0.0:0"));
+    assert_eq!(line("PROXY TCP6 :: :: 0 0\r\n").0, addr("[::]:0"));
+    accept(b"PROXY UNKNOWN\r\n");
+}
+
+#[test]
 fn every_form_of_an_address_is_taken() {
     for text in ["::", "::1", "1::", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8", "1::8", "2001:DB8::aF"] {
         assert_eq!(line(&format!("PROXY TCP6 {text} {text} 0 1\r\n")).0, addr(&format!("[{text}]:0")));

@@ -53,7 +53,7 @@ fn names_of_unix_sockets_end_at_their_nuls() {
 #[test]
 fn a_local_connection_keeps_its_own_addresses_whatever_the_block_is() {
     for block in [&b""[..], V4, b"\0", b"\x02\0\x09short", b"\x03\0\x04", &tlv(kind::AUTHORITY, b"\xff")] {
-        for family in [0x00, 0x11, 0x21, 0x31, 0x55, 0xff] {
+        for family in [0x00, 0x02, 0x11, 0x12, 0x21, 0x31, 0x55, 0xff] {
             let proxied = accept(&v2(0x20, family, block));
             assert!(proxied.is_local());
             assert_eq!((proxied.source(), proxied.destination(), proxied.is_datagrams()), (None, None, false));

@@ -100,8 +100,7 @@ impl Cidr {
     /// Whether an address is in it. An IPv6 network, even `::/0`, holds no IPv4 address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        address.is_ipv4() == self.network.is_ipv4() && masked(address, self.prefix) == self.network
+        masked(address.to_canonical(), self.prefix) == self.network
     }
 
     fn canonical(self) -> Self {
@@ -119,7 +118,7 @@ fn bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// The address without the bits after the first `prefix`.
+/// The address without the bits after the first `prefix`, of which there may be more than it has.
 fn masked(address: IpAddr, prefix: u8) -> IpAddr {
     let rest = u32::from(bits(address).saturating_sub(prefix));
     match address {

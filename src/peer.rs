@@ -36,8 +36,8 @@ pub enum PeerAddress {
     Ip(SocketAddr),
     /// Of a Unix socket: the process that connected, where the system tells.
     Unix(Option<Credentials>),
-    /// Inside this process.
-    Memory,
+    /// Inside this process: which of its connections in memory it is, as a port would tell. Never used again.
+    Memory(u64),
 }
 
 /// The process at the other end of a Unix socket, as the kernel saw it when it connected (`SO_PEERCRED`).
@@ -148,7 +148,7 @@ impl fmt::Display for Peer {
                 write!(f, "unix process {pid} of user {uid}")
             }
             PeerAddress::Unix(_) => f.write_str("unix"),
-            PeerAddress::Memory => f.write_str("mem"),
+            PeerAddress::Memory(number) => write!(f, "mem #{number}"),
         }
     }
 }

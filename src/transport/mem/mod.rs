@@ -60,7 +60,7 @@ impl ByteStream for MemStream {
     type Write = MemWrite;
 
     fn address(&self) -> PeerAddress {
-        PeerAddress::Memory
+        PeerAddress::Memory(self.number())
     }
 
     fn split(self) -> (MemRead, MemWrite) {

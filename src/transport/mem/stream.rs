@@ -3,6 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -86,6 +87,8 @@ fn reset() -> io::Error {
 struct End {
     wire: Arc<[Mutex<Pipe>; 2]>,
     side: usize,
+    /// Which wire of this process it is.
+    number: u64,
 }
 
 impl End {
@@ -190,8 +193,10 @@ pub(crate) struct MemStream(Arc<End>);
 impl MemStream {
     /// The two ends of a new wire.
     pub(crate) fn pair() -> (Self, Self) {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let wire = Arc::new([Pipe::new(), Pipe::new()]);
-        let end = |side| Self(Arc::new(End { wire: Arc::clone(&wire), side }));
+        let end = |side| Self(Arc::new(End { wire: Arc::clone(&wire), side, number }));
         (end(0), end(1))
     }
 
@@ -201,6 +206,10 @@ impl MemStream {
 
     pub(crate) fn reset(&self) {
         self.0.reset();
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.0.number
     }
 }
 

@@ -81,8 +81,12 @@
 //! | `tls` | no | `tls://`, with the module `tls` |
 //! | `udp` | yes | `udp://` |
 //! | `unix` | yes | `unix:` |
+//! | `testing` | no | [`hythe::testing`][testing]: tests of one's own handlers, in memory and under a paused clock |
 //!
 //! `mem:` is always there. No feature changes what another one does.
+//!
+#![cfg_attr(feature = "testing", doc = "[testing]: crate::testing")]
+#![cfg_attr(not(feature = "testing"), doc = "[testing]: https://docs.rs/hythe/latest/hythe/testing")]
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -100,6 +104,8 @@ mod peer;
 pub mod proxy;
 pub mod server;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod transport;

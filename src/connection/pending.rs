@@ -335,7 +335,7 @@ mod tests {
     }
 
     fn new() -> (Core, Pending<(), Holds>) {
-        let peer = Peer::new(Arc::new(Endpoint::mem("test").unwrap()), PeerAddress::Memory);
+        let peer = Peer::new(Arc::new(Endpoint::mem("test").unwrap()), PeerAddress::Memory(0));
         let core = Core::new(peer, Live::new(Limits::edge()), Silence::Stream, None);
         let mut pending = Pending::new((), Holds::default());
         pending.append(BytesMut::from(&b"hello"[..]), 1, 5);

@@ -131,6 +131,15 @@ where
     }
 }
 
+#[cfg(feature = "testing")]
+impl<S: Session> Server<S> {
+    /// Has another session run; `None` where an endpoint is bound to this one already.
+    pub(crate) fn map<T: Session>(self, other: impl FnOnce(S) -> T) -> Option<Server<T>> {
+        let Self { session, limits, bindings } = self;
+        bindings.is_empty().then(|| Server::from_session(other(session)).limits(limits))
+    }
+}
+
 impl<S: Session> Server<S> {
     /// A server for a [`Session`] of your own making.
     pub fn from_session(session: S) -> Self {

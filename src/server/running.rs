@@ -78,6 +78,12 @@ impl Running {
         self.hub.counters()
     }
 
+    /// How many slots of [`Limits::max_connections`](crate::Limits::max_connections) are taken.
+    #[cfg(feature = "testing")]
+    pub(crate) fn slots(&self) -> usize {
+        self.hub.slots.used()
+    }
+
     /// The connections that are open now, in the order of their opening.
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionInfo> {

@@ -19,7 +19,11 @@ use crate::endpoint::MemName;
 use crate::limits::Limits;
 use crate::peer::PeerAddress;
 use crate::sync::{Mutex, lock};
-use stream::{MemRead, MemStream, MemWrite};
+
+pub(crate) use stream::MemStream;
+#[cfg(feature = "testing")]
+pub(crate) use stream::{End, WINDOW, Weather};
+use stream::{MemRead, MemWrite};
 
 static NAMES: LazyLock<Mutex<HashMap<String, mpsc::Sender<MemStream>>>> = LazyLock::new(Mutex::default);
 
@@ -60,7 +64,7 @@ impl ByteStream for MemStream {
     type Write = MemWrite;
 
     fn address(&self) -> PeerAddress {
-        PeerAddress::Memory(self.number())
+        PeerAddress::Memory(self.end().number())
     }
 
     fn split(self) -> (MemRead, MemWrite) {
@@ -68,15 +72,20 @@ impl ByteStream for MemStream {
     }
 
     fn abort(self) {
-        self.reset();
+        self.end().reset();
     }
 }
 
 /// Connects to a listener of this process, waiting while its backlog is full.
 pub(crate) async fn connect(name: &MemName) -> io::Result<MemStream> {
+    let (ours, theirs) = MemStream::pair();
+    offer(name, theirs).await?;
+    Ok(ours)
+}
+
+/// Gives a listener of this process one end of a wire.
+pub(crate) async fn offer(name: &MemName, theirs: MemStream) -> io::Result<()> {
     let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens at this name in this process");
     let queue = lock(&NAMES).get(name.as_str()).cloned().ok_or_else(refused)?;
-    let (ours, theirs) = MemStream::pair();
-    queue.send(theirs).await.map_err(|_| refused())?;
-    Ok(ours)
+    queue.send(theirs).await.map_err(|_| refused())
 }

@@ -1,5 +1,7 @@
 //! A byte stream inside this process, which ends in all the ways in which a socket does: in order, on one side alone, and
 //! by a reset.
+//!
+//! Tests can put [`Weather`] between a stream and its wire.
 
 use std::io;
 use std::pin::Pin;
@@ -14,8 +16,8 @@ use tokio::task::coop::poll_proceed;
 use crate::connection::WriteHalf;
 use crate::sync::lock;
 
-/// What each direction holds, in bytes: as much as a socket's buffer would.
-const WINDOW: usize = 64 << 10;
+/// What each direction holds unless it is told otherwise, in bytes: as much as a socket's buffer would.
+pub(crate) const WINDOW: usize = 64 << 10;
 
 /// What comes after the bytes of a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +85,14 @@ fn reset() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 
+/// What happens to bytes between a half and the wire: nothing, unless tests have it otherwise.
+pub(crate) trait Weather: Send {
+    fn poll_read(&mut self, end: &End, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>>;
+    fn poll_write(&mut self, end: &End, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+}
+
 /// One side of the wire, closed when both halves are dropped.
-struct End {
+pub(crate) struct End {
     wire: Arc<[Mutex<Pipe>; 2]>,
     side: usize,
     /// Which wire of this process it is.
@@ -92,6 +100,10 @@ struct End {
 }
 
 impl End {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     fn incoming(&self) -> &Mutex<Pipe> {
         &self.wire[self.side]
     }
@@ -101,7 +113,7 @@ impl End {
     }
 
     /// Ends this side: the other one reads what is there, and then the end.
-    fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         change(self.outgoing(), |pipe| {
             if pipe.tail == Tail::More {
                 pipe.tail = Tail::End;
@@ -110,7 +122,7 @@ impl End {
     }
 
     /// Breaks the wire. What is on its way is lost.
-    fn reset(&self) {
+    pub(crate) fn reset(&self) {
         for pipe in &*self.wire {
             change(pipe, |pipe| {
                 pipe.buffer = BytesMut::new();
@@ -119,7 +131,8 @@ impl End {
         }
     }
 
-    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Reads some bytes, `most` at most.
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -137,7 +150,7 @@ impl End {
             turn.made_progress();
             return Poll::Ready(result);
         }
-        let count = pipe.buffer.len().min(buf.remaining());
+        let count = pipe.buffer.len().min(buf.remaining()).min(most);
         buf.put_slice(pipe.buffer.get(..count).unwrap_or_default());
         pipe.buffer.advance(count);
         let writer = pipe.writer.take();
@@ -149,7 +162,7 @@ impl End {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let turn = ready!(poll_proceed(cx));
         let mut pipe = lock(self.outgoing());
         if let Some(error) = pipe.refusal() {
@@ -172,6 +185,56 @@ impl End {
     }
 }
 
+#[cfg(feature = "testing")]
+impl End {
+    /// How many bytes there are to read; none at the end.
+    pub(crate) fn poll_readable(&self, cx: &Context<'_>) -> Poll<usize> {
+        let pipe = lock(self.incoming());
+        if pipe.buffer.is_empty() && pipe.tail == Tail::More {
+            wait(pipe, |pipe| &mut pipe.reader, cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(pipe.buffer.len())
+    }
+
+    /// How many bytes can be written; none where an error would tell.
+    pub(crate) fn poll_writable(&self, cx: &Context<'_>) -> Poll<usize> {
+        let pipe = lock(self.outgoing());
+        if pipe.refusal().is_some() {
+            return Poll::Ready(0);
+        }
+        let room = pipe.window.saturating_sub(pipe.buffer.len());
+        // also where there is room, as weather may have the writer wait, and a reset ends that
+        wait(pipe, |pipe| &mut pipe.writer, cx);
+        if room == 0 { Poll::Pending } else { Poll::Ready(room) }
+    }
+
+    /// Has this side see an end, whatever the other side still sends.
+    pub(crate) fn stop_hearing(&self) {
+        change(self.incoming(), |pipe| {
+            pipe.buffer = BytesMut::new();
+            pipe.tail = Tail::End;
+            pipe.deaf = true;
+        });
+    }
+
+    /// Sets how many bytes the other side may be ahead of this one.
+    pub(crate) fn set_window(&self, bytes: usize) {
+        change(self.incoming(), |pipe| pipe.window = bytes);
+    }
+
+    /// What was sent and not read yet by the other side, in bytes.
+    pub(crate) fn unread(&self) -> usize {
+        lock(self.outgoing()).buffer.len()
+    }
+
+    /// Whether this side would take more bytes.
+    pub(crate) fn takes(&self) -> bool {
+        let pipe = lock(self.incoming());
+        !pipe.deaf && pipe.tail != Tail::Reset && pipe.buffer.len() < pipe.window
+    }
+}
+
 impl Drop for End {
     /// As a system closes a socket: one that has not read everything resets the other.
     fn drop(&mut self) {
@@ -188,7 +251,10 @@ impl Drop for End {
 }
 
 /// One end of a wire inside this process.
-pub(crate) struct MemStream(Arc<End>);
+pub(crate) struct MemStream {
+    read: MemRead,
+    write: MemWrite,
+}
 
 impl MemStream {
     /// The two ends of a new wire.
@@ -196,30 +262,49 @@ impl MemStream {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let wire = Arc::new([Pipe::new(), Pipe::new()]);
-        let end = |side| Self(Arc::new(End { wire: Arc::clone(&wire), side, number }));
+        let end = |side| {
+            let end = Arc::new(End { wire: Arc::clone(&wire), side, number });
+            Self { read: MemRead { end: Arc::clone(&end), weather: None }, write: MemWrite { end, weather: None } }
+        };
         (end(0), end(1))
     }
 
     pub(crate) fn into_halves(self) -> (MemRead, MemWrite) {
-        (MemRead(Arc::clone(&self.0)), MemWrite(self.0))
+        (self.read, self.write)
     }
 
-    pub(crate) fn reset(&self) {
-        self.0.reset();
-    }
-
-    pub(crate) fn number(&self) -> u64 {
-        self.0.number
+    pub(crate) fn end(&self) -> &Arc<End> {
+        &self.read.end
     }
 }
 
-pub(crate) struct MemRead(Arc<End>);
+#[cfg(feature = "testing")]
+impl MemStream {
+    /// Has what this end reads and writes pass through weather.
+    pub(crate) fn with_weather(mut self, read: Box<dyn Weather>, write: Box<dyn Weather>) -> Self {
+        self.read.weather = Some(read);
+        self.write.weather = Some(write);
+        self
+    }
+}
 
-pub(crate) struct MemWrite(Arc<End>);
+pub(crate) struct MemRead {
+    end: Arc<End>,
+    weather: Option<Box<dyn Weather>>,
+}
+
+pub(crate) struct MemWrite {
+    end: Arc<End>,
+    weather: Option<Box<dyn Weather>>,
+}
 
 impl AsyncRead for MemRead {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_read(cx, buf)
+        let Self { end, weather } = self.get_mut();
+        match weather {
+            None => end.poll_read(cx, buf, usize::MAX),
+            Some(weather) => weather.poll_read(end, cx, buf),
+        }
     }
 }
 
@@ -227,37 +312,39 @@ impl WriteHalf for MemWrite {
     const MESSAGES: bool = false;
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.poll_write(cx, bytes)
+        match &mut self.weather {
+            None => self.end.poll_write(cx, bytes),
+            Some(weather) => weather.poll_write(&self.end, cx, bytes),
+        }
     }
 
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.shutdown();
+        self.end.shutdown();
         Poll::Ready(Ok(()))
     }
 
     fn abort(&mut self) {
-        self.0.reset();
+        self.end.reset();
     }
 }
 
 impl AsyncRead for MemStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_read(cx, buf)
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.read).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for MemStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.poll_write(cx, bytes)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.write.poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.shutdown();
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write.poll_shutdown(cx)
     }
 }
 
@@ -290,7 +377,7 @@ mod tests {
         let (mut one, mut other) = MemStream::pair();
         let writer = tokio::spawn(async move { one.write_all(&vec![7; 5 * WINDOW]).await });
         tokio::task::yield_now().await;
-        assert_eq!(lock(other.0.incoming()).buffer.len(), WINDOW);
+        assert_eq!(lock(other.read.end.incoming()).buffer.len(), WINDOW);
         assert_eq!(all(&mut other).await.0.len(), 5 * WINDOW);
         writer.await.unwrap().unwrap();
     }

@@ -95,7 +95,8 @@ pub trait Handler: Send + 'static {
     }
 
     /// The server is going, and will cut the connection at `deadline`. Called once, between two messages. The default
-    /// has it closed at the next message boundary: what has arrived is still handled.
+    /// has it closed at the next message boundary: what has arrived is still handled, and a peer whose first byte has not
+    /// come yet has until one second after the opening to send it, or half of the drain.
     ///
     /// # Errors
     /// Closes the connection.

@@ -252,6 +252,17 @@ impl Core {
         self.drain.get().copied()
     }
 
+    /// Whether a drain has come between the peer's connect and its first byte, which still has time.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.drain_deadline().is_some_and(|deadline| self.deadlines.is_fresh(deadline))
+    }
+
+    /// The peer had its time for a first byte.
+    pub(crate) fn ends_freshness(&self) {
+        self.deadlines.ends_freshness();
+        self.reader.wake();
+    }
+
     /// Ends the connection and its session at once.
     pub(crate) fn cut(&self, reason: CloseReason) {
         self.fail(reason);

@@ -11,6 +11,12 @@ use tokio::time::Instant;
 use super::closed::CloseReason;
 use crate::limits::{Live, micros};
 
+/// What a peer has to say its first word when a drain comes between its connect and that, since its opening.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The [`Deadlines::first_word`] that has passed.
+const OVER: u64 = u64::MAX;
+
 /// How long a peer may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
@@ -41,6 +47,8 @@ pub(crate) struct Deadlines {
     stalled: AtomicU64,
     /// Since when one side has ended.
     half_closed: AtomicU64,
+    /// Until when a drain awaits a first byte.
+    first_word: AtomicU64,
     /// There may be an earlier deadline than there was when somebody last asked.
     earlier: AtomicBool,
 }
@@ -58,6 +66,7 @@ impl Deadlines {
             suspended: AtomicBool::new(false),
             stalled: AtomicU64::new(0),
             half_closed: AtomicU64::new(0),
+            first_word: AtomicU64::new(0),
             earlier: AtomicBool::new(false),
         }
     }
@@ -189,6 +198,29 @@ impl Deadlines {
         }
     }
 
+    /// Whether a drain that ends at `drain` waits for the peer, as its connection is too young for its first byte to be
+    /// here: until [`FRESH`], or for half of the drain where that is less.
+    pub(crate) fn is_fresh(&self, drain: Instant) -> bool {
+        if self.silence != Silence::Stream || self.last_in.load(Relaxed) != 0 {
+            return false;
+        }
+        let now = self.now();
+        if self.first_word.load(Relaxed) == 0 {
+            let half = micros(drain.saturating_duration_since(self.instant(now))) / 2;
+            self.first_word.store(now.saturating_add(half).min(micros(FRESH) + 1), Relaxed);
+            self.comes_nearer();
+        }
+        match self.first_word.load(Relaxed) {
+            OVER => false,
+            until => now < until,
+        }
+    }
+
+    /// The peer had its time for a first byte.
+    pub(crate) fn ends_freshness(&self) {
+        self.first_word.store(OVER, Relaxed);
+    }
+
     /// Whether [`next`](Self::next) may be earlier than when it was last asked for. A deadline that moves on, or goes,
     /// does not count.
     pub(crate) fn take_earlier(&self) -> bool {
@@ -221,7 +253,11 @@ impl Deadlines {
         } else if self.silence == Silence::Allowed {
             None
         } else if last_in == 0 {
-            Some((waiting.saturating_add(limits.first_byte()), CloseReason::FirstByteTimeout))
+            let first_byte = waiting.saturating_add(limits.first_byte());
+            match load(&self.first_word) {
+                until if until != 0 && until < first_byte => Some((until, CloseReason::Drained)),
+                _ => Some((first_byte, CloseReason::FirstByteTimeout)),
+            }
         } else {
             let idle = if self.silence == Silence::Datagrams { limits.udp_idle() } else { limits.idle() };
             Some((waiting.max(last_in).saturating_add(idle), CloseReason::Idle))
@@ -338,6 +374,31 @@ mod tests {
         tokio::time::advance(SECOND).await;
         clock.progress();
         assert_eq!(next(&clock), Some((3, CloseReason::HalfCloseTimeout)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_waits_a_second_for_a_first_byte_or_half_of_its_time() {
+        let clock = Deadlines::new(Instant::now(), Silence::Stream);
+        tokio::time::advance(SECOND / 10).await;
+        clock.waits(false);
+        assert!(clock.is_fresh(Instant::now() + 5 * SECOND));
+        assert_eq!(next(&clock), Some((1, CloseReason::Drained)));
+        tokio::time::advance(SECOND * 8 / 10).await;
+        assert!(clock.is_fresh(Instant::now() + 5 * SECOND));
+        tokio::time::advance(SECOND / 10).await;
+        assert!(!clock.is_fresh(Instant::now() + 5 * SECOND), "it counts from the opening");
+        clock.ends_freshness();
+        assert_eq!(next(&clock), Some((5, CloseReason::FirstByteTimeout)));
+
+        let hurried = Deadlines::new(Instant::now(), Silence::Stream);
+        let drain = Instant::now() + SECOND / 2;
+        assert!(hurried.is_fresh(drain));
+        tokio::time::advance(SECOND / 4).await;
+        assert!(!hurried.is_fresh(drain));
+
+        let spoken = Deadlines::new(Instant::now(), Silence::Stream);
+        spoken.bytes_in();
+        assert!(!spoken.is_fresh(Instant::now() + SECOND));
     }
 
     #[tokio::test(start_paused = true)]

@@ -293,6 +293,7 @@ impl Ending {
     fn expire(&mut self, reason: CloseReason) {
         match reason {
             CloseReason::Idle => self.core.idle(),
+            CloseReason::Drained => self.core.ends_freshness(),
             CloseReason::Overrun => self.core.cut(reason),
             CloseReason::HalfCloseTimeout if self.stage == Stage::Linger => {
                 self.close();

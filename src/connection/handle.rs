@@ -111,7 +111,8 @@ where
 
     /// When the server's drain will cut this connection, if it drains.
     ///
-    /// From then on [`recv`](Self::recv) gives `None` as soon as nothing has arrived that it could give.
+    /// From then on [`recv`](Self::recv) gives `None` as soon as nothing has arrived that it could give. A peer that had no
+    /// time yet to send its first byte gets it, as [`Running::shutdown`](crate::Running::shutdown) says.
     #[must_use]
     pub fn draining(&self) -> Option<Instant> {
         self.core.drain_deadline()
@@ -219,10 +220,14 @@ where
             return Poll::Ready(Event::End);
         };
         let partial = link.holds_part();
+        let mut clock_starts = false;
         if self.core.is_finishing() && !partial {
-            return Poll::Ready(Event::End);
+            if !self.core.is_fresh() {
+                return Poll::Ready(Event::End);
+            }
+            clock_starts = true;
         }
-        let clock_starts = self.core.deadlines.waits(partial);
+        clock_starts |= self.core.deadlines.waits(partial);
         if batch::is_polled_by_driver(&self.core, cx) {
             return Poll::Pending;
         }

@@ -122,6 +122,10 @@ impl Running {
     /// ([`Handler::on_drain`](crate::Handler::on_drain)), lets idle ones end at once and busy ones finish, and cuts
     /// what is left after `within`. Ends when every connection has.
     ///
+    /// A connection that was opened less than a second ago, and on which no byte has come yet, is not idle: its peer was
+    /// told that it is connected, and is about to speak. It has until one second after its opening, or half of `within`
+    /// where that is less.
+    ///
     /// # Cancel safety
     /// A dropped future leaves the drain under way, but without the cut at its end; call it again for that.
     pub async fn shutdown(&self, within: Duration) -> DrainReport {

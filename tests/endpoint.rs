@@ -52,6 +52,12 @@ fn canonical_text_prints_as_it_was() {
         "mem:app",
         "mem:a b/c:d@e",
         "mem:@app",
+        "fd:3",
+        "fd:2147483647",
+        "fd:http",
+        "fd:app.socket",
+        "fd:3a",
+        "fd:a b@c",
     ] {
         let endpoint = parse(text);
         assert_eq!(endpoint.to_string(), text);
@@ -72,6 +78,8 @@ fn other_accepted_text_prints_in_canonical_form() {
         ("tcp://[FE80::A%02]:80", "tcp://[fe80::a%2]:80"),
         ("tcp://[::1%0]:80", "tcp://[::1]:80"),
         ("tcp://127.0.0.1:0080", "tcp://127.0.0.1:80"),
+        ("FD:Http", "fd:Http"),
+        ("fd:003", "fd:3"),
         ("unix:/run/app.sock", "unix:///run/app.sock"),
     ] {
         assert_eq!(parse(text).to_string(), canonical, "{text}");
@@ -106,9 +114,8 @@ fn a_bad_text_is_refused_with_the_part_the_reason_and_an_example() {
         ("my tcp://127.0.0.1:80", Scheme, "\"my tcp\" is no scheme", tcp),
         ("tcp//127.0.0.1:80", Scheme, "the scheme is missing", tcp),
         ("quic://127.0.0.1:80", Scheme, "\"quic\" is not supported by this version", tcp),
-        ("wss://host/path", Scheme, "which has tcp, tls, udp, unix and mem", tcp),
+        ("wss://host/path", Scheme, "which has tcp, tls, udp, unix, mem and fd", tcp),
         ("stdio:", Scheme, "\"stdio\" is not supported", tcp),
-        ("fd:3", Scheme, "\"fd\" is not supported", tcp),
         ("TLS:443", Scheme, "needs // after it", "tls://127.0.0.1:9000"),
         ("ssl://host:443", Scheme, "\"ssl\" is not supported", "tls://host:443"),
         ("exec:prog arg", Scheme, "\"exec\" is not supported", tcp),
@@ -174,6 +181,14 @@ fn a_bad_text_is_refused_with_the_part_the_reason_and_an_example() {
         ("mem:a\u{7f}", Name, r"the character '\u{7f}'", "mem:app"),
         ("mem: a", Name, "white space", "mem:app"),
         ("mem:a ", Name, "white space", "mem:a"),
+        ("fd:", Name, "is missing", "fd:3"),
+        ("fd://3", Name, "no // before it", "fd:3"),
+        ("fd:0", Name, "is below 3", "fd:3"),
+        ("fd:2147483648", Name, "is too high", "fd:3"),
+        ("fd:99999999999999999999", Name, "is too high", "fd:3"),
+        ("fd:a:b", Name, "the character ':'", "fd:3"),
+        ("fd:бюро", Name, "the character 'б'", "fd:3"),
+        ("fd:http\n", Name, "white space", "fd:http"),
     ];
     for (text, part, problem, example) in table {
         let error = refused(text);
@@ -207,7 +222,7 @@ fn messages_read_well() {
         (
             "quic://h:1",
             "endpoint \"quic://h:1\": the scheme \"quic\" is not supported by this version, \
-             which has tcp, tls, udp, unix and mem; a right one is tcp://127.0.0.1:9000",
+             which has tcp, tls, udp, unix, mem and fd; a right one is tcp://127.0.0.1:9000",
         ),
     ] {
         assert_eq!(refused(text).to_string(), message);
@@ -328,6 +343,8 @@ fn endpoints_made_in_code_print_and_parse_back() {
         (Endpoint::unix(Path::new("//app.sock")).unwrap(), "unix:////app.sock"),
         (Endpoint::unix("app.sock").unwrap(), "unix:app.sock"),
         (Endpoint::mem("app").unwrap(), "mem:app"),
+        (Endpoint::fd("3").unwrap(), "fd:3"),
+        (Endpoint::fd("http").unwrap(), "fd:http"),
     ] {
         assert_eq!(endpoint.to_string(), text);
         assert_eq!(parse(text), endpoint);
@@ -340,6 +357,8 @@ fn endpoints_made_in_code_print_and_parse_back() {
         assert_eq!(HostPort::new(host, 80).unwrap_err().part(), EndpointPart::Host, "{host:?}");
     }
     assert_eq!(Endpoint::mem("//a").unwrap_err().example(), "mem:a");
+    let error = Endpoint::fd(&"n".repeat(256)).unwrap_err();
+    assert!(error.to_string().contains("the name has 256 bytes, at most 255"), "{error}");
 }
 
 #[cfg(unix)]
@@ -363,7 +382,7 @@ fn accessors_say_what_the_text_says() {
     assert_eq!((endpoint.host(), endpoint.port()), (Some("localhost"), Some(80)));
     assert_eq!(endpoint.socket_addr(), None);
 
-    for text in ["unix:///run/app.sock", "mem:app"] {
+    for text in ["unix:///run/app.sock", "mem:app", "fd:3"] {
         let endpoint = parse(text);
         assert!(endpoint.is_stream());
         assert_eq!((endpoint.host(), endpoint.port(), endpoint.socket_addr()), (None, None, None));
@@ -377,6 +396,7 @@ fn nearly() -> impl Strategy<Value = String> {
         "(tcp|udp|mem|unix|tls|fd)?:?/{0,4}[\\[\\]@:%./a-f0-9 *-]{0,20}",
         "unix:/{0,4}@?\\PC{0,40}",
         "mem:\\PC{0,40}",
+        "fd:([0-9]{1,11}|[a-z0-9:. ]{0,12})",
         any::<(bool, [u16; 8], u32, u16)>().prop_map(|(tcp, ip, zone, port)| {
             let addr = SocketAddrV6::new(ip.into(), port, 0, zone).into();
             if tcp { Endpoint::tcp(addr) } else { Endpoint::udp(addr) }.to_string()
@@ -431,7 +451,7 @@ proptest! {
     #[test]
     fn any_text_round_trips_or_is_explained(text in any::<String>()) {
         check(&text)?;
-        for scheme in ["tcp://", "udp://[", "unix:", "unix:///", "unix:@", "mem:"] {
+        for scheme in ["tcp://", "udp://[", "unix:", "unix:///", "unix:@", "mem:", "fd:"] {
             check(&format!("{scheme}{text}"))?;
         }
     }
@@ -442,6 +462,7 @@ proptest! {
             Endpoint::unix(&text),
             Endpoint::unix_abstract(&text),
             Endpoint::mem(&text),
+            Endpoint::fd(&text),
             HostPort::new(&text, 80).map(Endpoint::Tcp),
             Ok(Endpoint::udp(addr)),
         ];

@@ -238,6 +238,7 @@ impl<C> Client<C> {
                 let stream = crate::transport::unix::connect(address).await.map_err(failed)?;
                 self.stream(stream).await.map_err(failed)
             }
+            Endpoint::Fd(_) => Err(Error::new(ErrorKind::Config, format!("{endpoint} can only be listened on"))),
             Endpoint::Mem(name) => self.stream(mem::connect(name).await.map_err(failed)?).await.map_err(failed),
             #[allow(unreachable_patterns, reason = "with every transport there is none left")]
             _ => Err(missing_feature(&endpoint)),

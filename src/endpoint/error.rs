@@ -30,7 +30,7 @@ pub enum EndpointPart {
     Port,
     /// The path of a `unix` endpoint, or a path where none belongs.
     Path,
-    /// The name of a `mem` endpoint, or of an abstract `unix` one.
+    /// The name of a `mem` endpoint, of an abstract `unix` one, or of an `fd` one, and the latter's number.
     Name,
 }
 
@@ -220,7 +220,7 @@ pub(super) fn quoted(text: &str) -> String {
 /// `scheme://user:password@host` with the user and the password replaced.
 fn without_password(input: &str) -> String {
     let secret = input.split_once(':').and_then(|(scheme, rest)| {
-        let local = ["unix", "mem"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+        let local = ["unix", "mem", "fd"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
         rest.rsplit_once('@').filter(|_| !local).map(|(user, host)| (scheme, user, host))
     });
     match secret {

@@ -10,6 +10,7 @@
 //! | `unix:app.sock` | a Unix socket, by a path relative to the working directory |
 //! | `unix:@app` | a Unix socket with an abstract name (Linux) |
 //! | `mem:app` | inside this process |
+//! | `fd:3`, `fd:http` | a socket that a service manager passes, by its number or name; to listen only |
 //!
 //! An [`Endpoint`] prints the text that it was parsed from, in canonical form: the scheme and
 //! the host name in lower case, addresses as the standard library writes them, ports without
@@ -34,6 +35,7 @@
 //! # Ok::<(), hythe::EndpointError>(())
 //! ```
 
+mod descriptor;
 mod error;
 mod host;
 mod local;
@@ -44,6 +46,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr;
 
+pub use descriptor::PassedSocket;
 pub use error::{EndpointError, EndpointPart};
 pub use host::HostPort;
 pub use local::{MemName, UnixAddress};
@@ -77,6 +80,8 @@ pub enum Endpoint {
     Unix(UnixAddress),
     /// `mem:name`
     Mem(MemName),
+    /// `fd:3` or `fd:name`
+    Fd(PassedSocket),
 }
 
 impl Endpoint {
@@ -173,7 +178,23 @@ impl Endpoint {
         MemName::new(name).map(Self::Mem)
     }
 
-    /// The scheme: `tcp`, `tls`, `udp`, `unix` or `mem`.
+    /// A socket that a service manager passes, by its number or its name.
+    ///
+    /// # Errors
+    /// If it is neither a number from 3 on nor a name that [`PassedSocket`] takes.
+    ///
+    /// ```
+    /// use hythe::Endpoint;
+    ///
+    /// assert_eq!(Endpoint::fd("http")?.to_string(), "fd:http");
+    /// assert!(Endpoint::fd("2").is_err());
+    /// # Ok::<(), hythe::EndpointError>(())
+    /// ```
+    pub fn fd(number_or_name: &str) -> Result<Self, EndpointError> {
+        PassedSocket::new(number_or_name).map(Self::Fd)
+    }
+
+    /// The scheme: `tcp`, `tls`, `udp`, `unix`, `mem` or `fd`.
     ///
     /// ```
     /// # use hythe::Endpoint;
@@ -188,6 +209,7 @@ impl Endpoint {
             Self::Udp(_) => "udp",
             Self::Unix(_) => "unix",
             Self::Mem(_) => "mem",
+            Self::Fd(_) => "fd",
         }
     }
 
@@ -232,7 +254,8 @@ impl Endpoint {
     }
 
     /// Whether bytes flow here in one ordered stream; if not, every message is one of its own
-    /// to the transport as well, as a datagram is.
+    /// to the transport as well, as a datagram is. What `fd:` stands for is only known when it
+    /// is bound; here it counts as a stream.
     ///
     /// ```
     /// # use hythe::Endpoint;
@@ -243,7 +266,7 @@ impl Endpoint {
     #[must_use]
     pub fn is_stream(&self) -> bool {
         match self {
-            Self::Tcp(_) | Self::Tls(_) | Self::Unix(_) | Self::Mem(_) => true,
+            Self::Tcp(_) | Self::Tls(_) | Self::Unix(_) | Self::Mem(_) | Self::Fd(_) => true,
             Self::Udp(_) => false,
         }
     }
@@ -251,7 +274,7 @@ impl Endpoint {
     fn host_port(&self) -> Option<&HostPort> {
         match self {
             Self::Tcp(at) | Self::Tls(at) | Self::Udp(at) => Some(at),
-            Self::Unix(_) | Self::Mem(_) => None,
+            Self::Unix(_) | Self::Mem(_) | Self::Fd(_) => None,
         }
     }
 }
@@ -264,6 +287,7 @@ impl fmt::Display for Endpoint {
             Self::Udp(at) => write!(f, "udp://{at}"),
             Self::Unix(address) => write!(f, "unix:{address}"),
             Self::Mem(name) => write!(f, "mem:{name}"),
+            Self::Fd(socket) => write!(f, "fd:{socket}"),
         }
     }
 }

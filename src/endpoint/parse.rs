@@ -1,12 +1,12 @@
 //! From text to an endpoint: the scheme, and who reads the rest.
 
 use super::error::{Flaw, quoted};
-use super::{Endpoint, EndpointPart, HostPort, MemName, UnixAddress};
+use super::{Endpoint, EndpointPart, HostPort, MemName, PassedSocket, UnixAddress};
 
-/// Schemes that hythe is going to have, and that people try. `fd:3` must not be taken for the
-/// port 3 of a host named `fd`.
-const NOT_YET: [&str; 13] =
-    ["exec", "fd", "http", "https", "npipe", "pipe", "quic", "shm", "ssl", "stdio", "vsock", "ws", "wss"];
+/// Schemes that hythe is going to have, and that people try. `quic:443` must not be taken for the
+/// port 443 of a host named `quic`.
+const NOT_YET: [&str; 12] =
+    ["exec", "http", "https", "npipe", "pipe", "quic", "shm", "ssl", "stdio", "vsock", "ws", "wss"];
 
 pub(super) fn parse(text: &str) -> Result<Endpoint, Flaw> {
     let Some((scheme, rest)) = text.split_once(':') else {
@@ -18,6 +18,7 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, Flaw> {
         "udp" => host_port("udp", rest).map(Endpoint::Udp),
         "unix" => UnixAddress::parse(rest).map(Endpoint::Unix),
         "mem" => MemName::parse(rest).map(Endpoint::Mem),
+        "fd" => PassedSocket::parse(rest).map(Endpoint::Fd),
         other => Err(other_scheme(text, other, rest)),
     }
 }
@@ -31,6 +32,7 @@ pub(super) fn example(input: &str, part: EndpointPart) -> &'static str {
         Some("unix") if part == EndpointPart::Name && UnixAddress::ABSTRACT => "unix:@app",
         Some("unix") => "unix:///run/app.sock",
         Some("mem") => "mem:app",
+        Some("fd") => "fd:3",
         _ => "tcp://127.0.0.1:9000",
     }
 }
@@ -64,7 +66,7 @@ fn other_scheme(text: &str, scheme: &str, rest: &str) -> Flaw {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
     if well_formed {
         let problem = format!(
-            "the scheme {} is not supported by this version, which has tcp, tls, udp, unix and mem",
+            "the scheme {} is not supported by this version, which has tcp, tls, udp, unix, mem and fd",
             quoted(scheme),
         );
         let flaw = Flaw::new(EndpointPart::Scheme, problem);

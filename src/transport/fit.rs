@@ -9,7 +9,8 @@ use crate::error::{Error, ErrorKind};
 /// A codec without framing of its own has no meaning on a byte stream.
 pub(crate) fn fits<C: 'static>(endpoint: &Endpoint) -> Result<(), Error> {
     let unframed = [TypeId::of::<Datagram>(), TypeId::of::<Text<Datagram>>()].contains(&TypeId::of::<C>());
-    if unframed && endpoint.is_stream() {
+    // what was passed is only known when it is taken
+    if unframed && endpoint.is_stream() && !matches!(endpoint, Endpoint::Fd(_)) {
         let text = format!(
             "a codec that takes a message for each datagram does not fit {endpoint}, a byte stream without message \
              boundaries; LengthDelimited or Lines do"

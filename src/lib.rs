@@ -100,6 +100,7 @@ mod error;
 pub mod group;
 pub mod handler;
 mod limits;
+mod log;
 mod peer;
 pub mod proxy;
 pub mod server;

@@ -103,6 +103,33 @@ pub enum Fault {
 }
 
 impl CloseReason {
+    /// All of them.
+    pub const ALL: [Self; 23] = [
+        Self::PeerClosed,
+        Self::PeerReset,
+        Self::Truncated,
+        Self::Protocol,
+        Self::TooLarge,
+        Self::FirstByteTimeout,
+        Self::MessageTimeout,
+        Self::Idle,
+        Self::WriteStalled,
+        Self::HalfCloseTimeout,
+        Self::SlowPeer,
+        Self::Local,
+        Self::Aborted,
+        Self::Handshake,
+        Self::Handler,
+        Self::Panic,
+        Self::Overrun,
+        Self::Overloaded,
+        Self::Refused,
+        Self::Evicted,
+        Self::Drained,
+        Self::Shutdown,
+        Self::Io,
+    ];
+
     /// A stable, short text: lower case, words joined by `_`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -258,5 +285,19 @@ impl Failure {
 impl From<CloseReason> for Failure {
     fn from(reason: CloseReason) -> Self {
         Self { reason, cause: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_reasons_are_in_the_list_in_their_order() {
+        for (place, reason) in CloseReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, place, "{reason:?}");
+        }
+        // whoever adds one after the last has to come by here
+        assert!(matches!(CloseReason::ALL.last(), Some(CloseReason::Io)));
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::closed::{CloseReason, Closed, Failure};
 use super::deadlines::{Deadlines, Silence};
 use super::outlet::Totals;
+use super::traffic::Traffic;
 use crate::limits::{Budget, Live, Waits};
 use crate::peer::Peer;
 use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
@@ -69,8 +70,7 @@ pub(crate) struct Core {
     flags: AtomicU16,
     failure: OnceLock<Failure>,
     drain: OnceLock<Instant>,
-    bytes_in: AtomicU64,
-    messages_in: AtomicU64,
+    pub(crate) traffic: Traffic,
     /// Bytes of its buffers that are charged to the memory of all.
     held: AtomicUsize,
     remainder: Mutex<Option<Box<dyn Remainder>>>,
@@ -118,8 +118,7 @@ impl Core {
             flags: AtomicU16::new(0),
             failure: OnceLock::new(),
             drain: OnceLock::new(),
-            bytes_in: AtomicU64::new(0),
-            messages_in: AtomicU64::new(0),
+            traffic: Traffic::default(),
             held: AtomicUsize::new(0),
             remainder: Mutex::new(None),
             closed: OnceLock::new(),
@@ -300,23 +299,8 @@ impl Core {
     }
 
     pub(crate) fn count_in(&self, bytes: usize) {
-        // one task reads, so this need not be a read-modify-write
-        let sum = self.bytes_in.load(Ordering::Relaxed).wrapping_add(bytes as u64);
-        self.bytes_in.store(sum, Ordering::Relaxed);
+        self.traffic.count_in(bytes);
         self.deadlines.bytes_in();
-    }
-
-    pub(crate) fn count_message_in(&self) {
-        let sum = self.messages_in.load(Ordering::Relaxed).wrapping_add(1);
-        self.messages_in.store(sum, Ordering::Relaxed);
-    }
-
-    pub(crate) fn bytes_in(&self) -> u64 {
-        self.bytes_in.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn messages_in(&self) -> u64 {
-        self.messages_in.load(Ordering::Relaxed)
     }
 
     /// A buffer of this connection, charged for `charged` bytes so far, has a size of so many.
@@ -407,9 +391,9 @@ impl Core {
             peer: self.peer.clone(),
             reason: self.reason(),
             duration: self.deadlines.opened().elapsed(),
-            bytes_in: self.bytes_in(),
+            bytes_in: self.traffic.bytes_in(),
             bytes_out: totals.bytes,
-            messages_in: self.messages_in(),
+            messages_in: self.traffic.messages_in(),
             messages_out: totals.messages,
             unsent_bytes: totals.unsent,
             cause: self.failure().and_then(|failure| failure.cause.clone()),

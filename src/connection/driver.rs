@@ -12,10 +12,11 @@ use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 use super::batch;
-use super::closed::{CloseReason, Closed, Failure, Fault};
+use super::closed::{CloseReason, Closed, Failure};
 use super::core::{Core, Remainder, caught, discard};
 use super::outlet::Outlet;
 use crate::limits::micros;
+use crate::log::Scope;
 
 /// How long a session that is cut may take over its last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -47,6 +48,8 @@ struct Ending {
     core: Arc<Core>,
     out: Arc<dyn Outlet>,
     watch: Arc<dyn Watch>,
+    /// Whatever happens in this task is said in it.
+    scope: Scope,
     /// The core knows this task.
     known: bool,
     stage: Stage,
@@ -75,12 +78,13 @@ impl<F> Driver<F>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    pub(crate) fn new(session: F, out: Arc<dyn Outlet>, watch: Arc<dyn Watch>) -> Self {
+    pub(crate) fn new(session: F, out: Arc<dyn Outlet>, scope: Scope, watch: Arc<dyn Watch>) -> Self {
         let core = Arc::clone(out.core());
         let ending = Ending {
             core,
             out,
             watch,
+            scope,
             known: false,
             stage: Stage::Open,
             remainder: None,
@@ -101,7 +105,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let me = self.project();
         let driven = batch::address(&me.ending.core);
-        batch::driving(driven, cx, |cx| drive(me.session, me.timer, me.ending, cx))
+        let scope = me.ending.scope.take();
+        let poll = {
+            let _inside = scope.enter();
+            batch::driving(driven, cx, |cx| drive(me.session, me.timer, &mut *me.ending, cx))
+        };
+        me.ending.scope = scope;
+        poll
     }
 }
 
@@ -234,7 +244,6 @@ impl Ending {
         self.stage = Stage::Closed;
         self.patience = None;
         let closed = Closed { reason, ..self.core.sum_up(self.out.totals()) };
-        log(&self.core, &closed);
         self.watch.ended(&self.core, &closed);
         self.core.close(closed);
         true
@@ -330,23 +339,12 @@ impl Drop for Ending {
     /// The runtime may drop the task before it is through.
     fn drop(&mut self) {
         if self.stage != Stage::Closed {
+            let scope = self.scope.take();
+            let _inside = scope.enter();
             self.core.fail(CloseReason::Shutdown);
             self.close();
         }
         self.core.set_driver(None);
         self.watch.gone(&self.core);
-    }
-}
-
-fn log(core: &Core, closed: &Closed) {
-    let (id, peer, reason) = (core.id, &core.peer, closed.reason);
-    let Closed { bytes_in, bytes_out, messages_in, messages_out, unsent_bytes, .. } = *closed;
-    let cause = closed.cause.as_ref().map(tracing::field::display);
-    match reason.fault() {
-        Fault::Handler => tracing::warn!(%id, %peer, %reason, cause, "the session failed"),
-        _ => tracing::debug!(
-            %id, %peer, %reason, cause, bytes_in, bytes_out, messages_in, messages_out, unsent_bytes,
-            "connection closed"
-        ),
     }
 }

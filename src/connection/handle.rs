@@ -186,7 +186,7 @@ where
         }
         let received = link.poll_recv(cx, &self.core, slot);
         if matches!(received, Poll::Ready(Received::Message)) {
-            self.core.count_message_in();
+            self.core.traffic.count_message_in();
             self.core.deadlines.handles();
             if self.core.limits.handling().is_some() {
                 self.core.deadlines.handles_for_limited_time();

@@ -87,6 +87,7 @@ where
             match ready!(self.source.poll_next(cx)) {
                 Some(Ok(message)) => {
                     core.count_in(message.len());
+                    core.show_read(&message);
                     self.current = Some(message);
                 }
                 Some(Err(error)) => return Poll::Ready(Received::Failed(Box::new(Failure::io(error)))),

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `handle`, `sending`, `stream_sink` | [`Connection`], what users hold: receiving and the end, sending, traits of `futures` |
 //! | `sender` | [`Sender`], to send from elsewhere |
-//! | `core` | what everybody shares: flags, counters, the reason for the end |
+//! | `core`, `traffic` | what everybody shares: flags, the reason for the end; what has gone over it |
 //! | `link`, `stream_in`, `message_in` | the codec on the read half, of byte streams and of message transports |
 //! | `outlet`, `outbox`, `pending` | the outgoing side: as others see it, its lock, what is under it |
 //! | `batch`, `pump` | who writes it when: a session that waits; a task where there is no session |
@@ -51,6 +51,7 @@ mod sender;
 mod sending;
 mod stream_in;
 mod stream_sink;
+mod traffic;
 
 pub use batch::batch;
 pub use closed::{CloseReason, Closed, Fault};

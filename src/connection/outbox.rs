@@ -74,6 +74,7 @@ impl<C, W: WriteHalf> Drop for Locked<'_, C, W> {
         // a message transport, and whoever drops the oldest, must know each message
         let quiet = self.buffer.is_empty() && self.sizes.is_none() && !self.ended && self.core.failure().is_none();
         self.core.quiet.store(quiet, Ordering::Relaxed);
+        self.core.traffic.sets_out(self.totals, self.buffer.len());
         let held = self.out.held();
         self.core.charge(&mut self.out.charged, held);
     }

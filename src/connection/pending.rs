@@ -129,6 +129,7 @@ impl<C, W: WriteHalf> Pending<C, W> {
         if let (true, Some(half)) = (first, &mut self.half) {
             while let Poll::Ready(Ok(written @ 1..)) = half.poll_write(cx, rest) {
                 self.totals.bytes += written as u64;
+                core.show_written(rest.get(..written).unwrap_or(rest));
                 rest = rest.get(written..).unwrap_or_default();
                 if rest.is_empty() {
                     break;
@@ -192,6 +193,7 @@ impl<C, W: WriteHalf> Pending<C, W> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.totals.bytes += written as u64;
+            core.show_written(self.buffer.get(..written).unwrap_or_default());
             sent(&mut self.sizes, &mut self.first_is_part, written, W::MESSAGES);
             if written == self.buffer.len() {
                 self.buffer.clear();

@@ -117,7 +117,10 @@ where
         }
         match result {
             Ok(0) => self.ended = true,
-            Ok(read) => core.count_in(read),
+            Ok(read) => {
+                core.count_in(read);
+                core.show_read(self.buffer.get(self.buffer.len().saturating_sub(read)..).unwrap_or_default());
+            }
             Err(error) => return Poll::Ready(Err(Failure::io(error))),
         }
         self.fresh = true;

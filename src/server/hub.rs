@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::handshakes::Handshakes;
+use super::log::Log;
 use super::rate::Rate;
 use super::refusals::{Refusal, Refusals};
 use super::slots::{Slot, Slots};
@@ -32,6 +33,7 @@ pub(crate) struct Hub {
     pub(crate) rate: Rate,
     pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) refusals: Refusals,
+    pub(crate) log: Log,
     pub(crate) paused: AtomicBool,
     pub(crate) accept_errors: AtomicU64,
     #[cfg(feature = "udp")]
@@ -129,8 +131,14 @@ pub struct ConnectionInfo {
     pub age: Duration,
     /// Bytes in so far.
     pub bytes_in: u64,
+    /// Bytes out so far.
+    pub bytes_out: u64,
     /// Messages in so far.
     pub messages_in: u64,
+    /// Messages out so far, those that still wait in the outbox included.
+    pub messages_out: u64,
+    /// Bytes that wait in the outbox.
+    pub unsent_bytes: usize,
 }
 
 impl Hub {
@@ -141,6 +149,7 @@ impl Hub {
             rate: Rate::default(),
             handshakes: Arc::default(),
             refusals: Refusals::default(),
+            log: Log::default(),
             limits: Live::new(limits),
             paused: AtomicBool::new(false),
             accept_errors: AtomicU64::new(0),
@@ -184,7 +193,7 @@ impl Hub {
         open.connections.insert(core.id, Arc::clone(core));
         let (drain, cut) = (open.drain, open.cut);
         drop(open);
-        tracing::debug!(id = %core.id, peer = %core.peer, endpoint = %core.peer.endpoint(), "connection opened");
+        self.log.opened();
         if let Some(deadline) = drain {
             core.start_drain(deadline);
         }
@@ -331,13 +340,17 @@ fn info(core: &Core) -> ConnectionInfo {
         id: core.id,
         peer: core.peer.clone(),
         age: core.deadlines.opened().elapsed(),
-        bytes_in: core.bytes_in(),
-        messages_in: core.messages_in(),
+        bytes_in: core.traffic.bytes_in(),
+        bytes_out: core.traffic.bytes_out(),
+        messages_in: core.traffic.messages_in(),
+        messages_out: core.traffic.messages_out(),
+        unsent_bytes: core.traffic.waiting(),
     }
 }
 
 impl Watch for Hub {
-    fn ended(&self, _: &Core, closed: &Closed) {
+    fn ended(&self, core: &Core, closed: &Closed) {
+        self.log.ended(core, closed);
         self.closed.fetch_add(1, Relaxed);
         self.bytes[0].fetch_add(closed.bytes_in, Relaxed);
         self.bytes[1].fetch_add(closed.bytes_out, Relaxed);

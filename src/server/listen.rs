@@ -142,6 +142,7 @@ where
             endpoint: Arc::new(endpoint.clone()),
             prototype: Arc::clone(&self.prototype),
             greeting: Greeting::new(self.options),
+            log_bytes: self.options.log_bytes,
         })
     }
 

@@ -11,6 +11,7 @@
 //! | `slots`, `rate` | how many connections: over all, in a second |
 //! | `refusals` | who was turned away, and how |
 //! | `hub` | what all of them share: which connections there are, and the counters |
+//! | `log` | what is said of peers, and how often |
 //! | `running`, `signal` | [`Running`], and how it ends |
 //!
 //! ```no_run
@@ -46,6 +47,7 @@ mod greeting;
 mod handshakes;
 mod hub;
 mod listen;
+mod log;
 #[cfg(all(test, hythe_model))]
 mod models;
 mod open;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::greeting::{Greeted, Greeting};
 use super::hub::Hub;
@@ -15,6 +15,7 @@ use crate::connection::{
 use crate::endpoint::Endpoint;
 use crate::handler::Session;
 use crate::limits::{Overload, Place};
+use crate::log::{Scope, TypeName};
 use crate::peer::{Peer, PeerAddress};
 use crate::sync::spawn;
 use crate::transport::{ByteStream, MaybeTlsRead, MaybeTlsWrite};
@@ -26,6 +27,8 @@ pub(crate) struct Origin<S, C> {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) prototype: Arc<Prototype<C>>,
     pub(crate) greeting: Greeting,
+    /// As [`BindOptions::log_bytes`](crate::BindOptions::log_bytes).
+    pub(crate) log_bytes: usize,
 }
 
 /// What a connection has taken of what is limited. Given back when its descriptor is closed.
@@ -71,12 +74,14 @@ where
             }
             _ => Overload::Reset,
         };
+        let peer = Peer::new(Arc::clone(&self.endpoint), stream.address());
+        self.hub.log.refused(why, &peer, None);
         self.hub.refusals.refuse(stream, why, &overload, !self.greeting.is_needed());
     }
 
     async fn greet<T: ByteStream>(self: Arc<Self>, stream: T, peer: Peer, mut admission: Admission) {
         let limits = self.hub.limits.get();
-        let name = peer.to_string();
+        let (from, since) = (peer.clone(), Instant::now());
         let handshake = timeout(limits.handshake, self.greeting.perform(stream, peer));
         let running = self.hub.handshakes.begin(limits.handshakes);
         if self.hub.is_cut() {
@@ -85,6 +90,7 @@ where
         let (why, error) = match running.run(handshake).await {
             Some(Ok(Ok(Greeted { read, write, peer }))) => {
                 if self.greeting.knows_address() || self.admit(peer.address(), &mut admission) {
+                    self.hub.log.greeted(&peer, since.elapsed());
                     return self.open_stream(read, write, peer, admission);
                 }
                 (Refusal::Address, None)
@@ -94,7 +100,7 @@ where
             None => (Refusal::Handshakes, None),
         };
         self.hub.refusals.count(why);
-        tracing::debug!(peer = name, endpoint = %self.endpoint, reason = why.as_str(), error, "refused");
+        self.hub.log.refused(why, &from, error.as_deref());
     }
 
     fn open_stream<W: WriteHalf>(
@@ -118,16 +124,28 @@ where
         link: impl FnOnce(C, &Arc<Core>) -> Box<dyn Link<S::In, S::Out>>,
     ) {
         let mut made = None;
-        let address = peer.address();
+        let from = peer.clone();
         let open = || {
-            let core = Arc::new(Core::new(peer, Arc::clone(&self.hub.limits), silence, None));
+            let mut core = Core::new(peer, Arc::clone(&self.hub.limits), silence, None);
+            core.traffic.shown = self.log_bytes;
+            let core = Arc::new(core);
+            let span = tracing::info_span!(
+                "connection",
+                id = %core.id,
+                endpoint = %self.endpoint,
+                peer = %core.peer,
+                codec = %TypeName(std::any::type_name::<C>()),
+            );
+            let scope = Scope::new(span);
+            let inside = scope.enter();
             let link = link(self.prototype.codec(), &core);
             let out = Outbox::new(Arc::clone(&core), Arc::clone(&self.prototype), self.prototype.codec(), write);
             made = Some((Arc::clone(&core), Arc::clone(&out)));
             let conn = Connection::new(link, Arc::clone(&out) as Arc<dyn Outbound<S::Out>>);
             let session = self.session.run(conn);
             self.hub.register(&core);
-            spawn(Driver::new(session, out, Arc::clone(&self.hub) as _));
+            drop(inside);
+            spawn(Driver::new(session, out, scope, Arc::clone(&self.hub) as _));
         };
         if let Err(panic) = caught(open) {
             if let Some((core, out)) = made {
@@ -135,7 +153,7 @@ where
                 core.fail(panic);
                 finish(&*out);
             }
-            tracing::warn!(?address, endpoint = %self.endpoint, "a session could not be started: a panic");
+            self.hub.log.not_started(&from);
         }
     }
 }

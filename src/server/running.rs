@@ -55,6 +55,8 @@ pub struct Running {
 
 impl Running {
     pub(crate) fn start(hub: Arc<Hub>, listening: Vec<Listening>) -> Self {
+        let limits = hub.limits.get();
+        tracing::info!(?limits, worst_case_memory = limits.worst_case_memory(), "effective limits");
         let mut running = Self { hub, runtime: Handle::current(), endpoints: Vec::new(), controls: Vec::new() };
         for Listening { endpoint, control, task } in listening {
             tracing::info!(%endpoint, "listening");
@@ -160,7 +162,7 @@ impl Running {
     /// If a limit makes no sense; then those before stay in force.
     pub fn set_limits(&self, limits: Limits) -> Result<(), Error> {
         let limits = limits.check()?;
-        tracing::info!(?limits, "other limits");
+        tracing::info!(?limits, worst_case_memory = limits.worst_case_memory(), "other limits");
         self.hub.set_limits(limits);
         for control in &self.controls {
             control.adjust(&self.hub.limits.get());

@@ -86,7 +86,7 @@ where
             Some(Err(error)) => {
                 // such as the refusal of an earlier answer: some peer's, never the socket's end
                 shared.counters.receive_errors.fetch_add(1, Relaxed);
-                tracing::debug!(endpoint = %origin.endpoint, %error, "receiving failed");
+                origin.hub.log.receiving_failed(&origin.endpoint, &error);
                 errors += 1;
                 if errors >= ERRORS {
                     errors = 0;

@@ -55,7 +55,7 @@ impl Visit {
 
     /// What is known of it, for a message.
     pub(super) fn describe(&self) -> String {
-        let (id, bytes, messages) = (self.id(), self.core.bytes_in(), self.core.messages_in());
+        let (id, bytes, messages) = (self.id(), self.core.traffic.bytes_in(), self.core.traffic.messages_in());
         match self.closed() {
             None => format!("connection {id} is open: {bytes} bytes and {messages} messages came in"),
             Some(closed) => format!("connection {id} is closed: {}", describe(closed)),

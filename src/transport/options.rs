@@ -42,6 +42,9 @@ pub struct BindOptions {
     /// The certificates of a `tls://` endpoint, which is not bound without; no other endpoint is bound with it.
     #[cfg(feature = "tls")]
     pub tls: Option<ServerTls>,
+    /// How many bytes of each read and each write of a connection go into the log, at the level `trace`, without control
+    /// characters. Of TLS it is what is inside. Default: 0, none; what peers send may be secret.
+    pub log_bytes: usize,
 }
 
 /// A network interface, as multicast wants it named.
@@ -77,6 +80,7 @@ impl BindOptions {
             ipv6_only: true,
             #[cfg(feature = "tls")]
             tls: None,
+            log_bytes: 0,
         }
     }
 
@@ -161,6 +165,13 @@ impl BindOptions {
     #[must_use]
     pub fn tls(mut self, tls: ServerTls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Sets how many bytes of each read and each write go into the log.
+    #[must_use]
+    pub fn log_bytes(mut self, bytes: usize) -> Self {
+        self.log_bytes = bytes;
         self
     }
 }

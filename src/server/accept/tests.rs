@@ -82,6 +82,7 @@ fn serve(code: i32) -> Broken {
         endpoint: Arc::new(crate::Endpoint::tcp(addr)),
         prototype: Prototype::new(Lines::new()),
         greeting: Greeting::new(&BindOptions::new()),
+        log_bytes: 0,
     };
     let left = Arc::new(AtomicUsize::new(50));
     let listener = Failing { tcp, code, left: Arc::clone(&left) };

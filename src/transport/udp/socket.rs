@@ -10,6 +10,7 @@ use futures::task::AtomicWaker;
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
+use crate::log::{Limiter, suppressed};
 use crate::sync::{Mutex, lock};
 use crate::transport::{BindOptions, socket};
 
@@ -33,6 +34,8 @@ pub(crate) struct UdpShared {
     writers: Mutex<Vec<Waker>>,
     /// The task that receives.
     receiver: AtomicWaker,
+    /// How often it is said that a datagram could not be sent.
+    unsent: Limiter,
 }
 
 impl UdpShared {
@@ -48,6 +51,7 @@ impl UdpShared {
             counters,
             writers: Mutex::new(Vec::new()),
             receiver: AtomicWaker::new(),
+            unsent: Limiter::new(10),
         };
         Ok((Arc::new(shared), addr))
     }
@@ -107,7 +111,10 @@ impl UdpShared {
             }
             Err(error) => {
                 self.counters.send_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                tracing::debug!(%to, %error, bytes = bytes.len(), "a datagram could not be sent");
+                if let Some(times) = self.unsent.admit() {
+                    let suppressed = suppressed(times);
+                    tracing::debug!(%to, %error, bytes = bytes.len(), suppressed, "a datagram could not be sent");
+                }
                 Poll::Ready(())
             }
         }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -22,7 +22,7 @@ use crate::endpoint::Endpoint;
 use crate::handler::Session;
 use crate::peer::PeerAddress;
 use crate::server::{DrainReport, Running, Server};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::transport::mem::{End, MemStream, offer};
 
 /// What a deadline is looked at before it passes.

@@ -1,15 +1,15 @@
 //! A session that is watched: which connections it had, how they ended, and whether it has ended itself.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use crate::connection::{CloseReason, Closed, Connection, ConnectionId, Core};
 use crate::handler::Session;
 use crate::peer::PeerAddress;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// The connections of a server, in the order of their opening.
 #[derive(Default)]

@@ -5,14 +5,14 @@ use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::panic::Location;
 use std::pin::pin;
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// Where in a test something was asked for.
 pub(super) type Place = &'static Location<'static>;

@@ -5,8 +5,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
 
 use crate::connection::WriteHalf;
-use crate::sync::lock;
+use crate::sync::{Mutex, MutexGuard, lock};
 
 /// What each direction holds unless it is told otherwise, in bytes: as much as a socket's buffer would.
 pub(crate) const WINDOW: usize = 64 << 10;

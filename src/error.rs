@@ -31,6 +31,8 @@ pub enum ErrorKind {
     Config,
     /// A listening socket could not be made.
     Bind,
+    /// A server that runs could not be taken over. It serves on.
+    Handover,
     /// A host name gave no address.
     Resolve,
     /// No connection could be made.

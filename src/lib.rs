@@ -38,7 +38,7 @@
 //!
 //! | noun | what it is |
 //! |---|---|
-//! | [`Endpoint`] | where: `tcp://127.0.0.1:9000`, `tls://example.org:443`, `udp://[::1]:9000`, `unix:@name`, `mem:name` |
+//! | [`Endpoint`] | where: `tcp://127.0.0.1:9000`, `tls://example.org:443`, `udp://[::1]:9000`, `unix:@name`, `mem:name`, `fd:3` |
 //! | [codec] | how bytes become messages: any tokio-util `Decoder` and `Encoder` that can be cloned |
 //! | [`Connection`] | one peer: `recv`, `send`, `peer`, `close`, `sender`; also a `Stream` and a `Sink` |
 //! | [`Handler`] | what to do: one value for each connection, whose fields are the connection's state |
@@ -82,6 +82,8 @@
 //! | `udp` | yes | `udp://` |
 //! | `unix` | yes | `unix:` |
 //! | `testing` | no | [`hythe::testing`][testing]: tests of one's own handlers, in memory and under a paused clock |
+//! | `fd` | no | `fd:`, sockets that a service manager passes (`LISTEN_FDS`); with the three above |
+//! | `handover` | no | [`Server::handover`](https://docs.rs/hythe/latest/hythe/struct.Server.html#method.handover): a new process takes over from the running one (Linux) |
 //!
 //! `mem:` is always there. No feature changes what another one does.
 //!

@@ -19,6 +19,8 @@ use crate::codec::Codec;
 use crate::handler::Session;
 use crate::limits::{Limits, Overload, Waits};
 use crate::sync::{Mutex, lock};
+#[cfg(feature = "handover")]
+use crate::transport::Duplicate;
 use crate::transport::Listener;
 
 /// After so many accepts other tasks get their turn.
@@ -36,6 +38,15 @@ pub(crate) trait Control: Send + Sync {
     fn wake(&self);
     /// Other limits are in force.
     fn adjust(&self, _: &Limits) {}
+    /// The socket once more, for another process, where there is one that can be given away.
+    #[cfg(feature = "handover")]
+    fn duplicate(&self) -> io::Result<Option<Duplicate>> {
+        Ok(None)
+    }
+    /// Another process is about to have the socket: its file is not to be removed with it any more, and datagrams are
+    /// left to that process. Or not, after all.
+    #[cfg(feature = "handover")]
+    fn hold(&self, _: bool) {}
 }
 
 /// A listener that can be closed from outside of its task.
@@ -83,6 +94,36 @@ impl<L: Listener> Control for Door<L> {
         }
         // the rate may be higher
         self.task.wake();
+    }
+
+    #[cfg(feature = "handover")]
+    fn duplicate(&self) -> io::Result<Option<Duplicate>> {
+        lock(&self.listener).as_ref().map_or(Ok(None), Listener::duplicate)
+    }
+
+    #[cfg(feature = "handover")]
+    fn hold(&self, held: bool) {
+        if let Some(listener) = &mut *lock(&self.listener) {
+            listener.owns_name(!held);
+        }
+    }
+}
+
+/// For a task that accepts by itself, whatever the limits.
+#[cfg(feature = "handover")]
+impl<L: Listener> Door<L> {
+    /// The next connection, or `None` when the door is closed.
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<L::Stream>>> {
+        self.task.register(cx.waker());
+        match &mut *lock(&self.listener) {
+            Some(listener) => listener.poll_accept(cx).map(Some),
+            None => Poll::Ready(None),
+        }
+    }
+
+    pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
+        self.task.register(cx.waker());
+        if lock(&self.listener).is_none() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `mod` | [`Server`], the builder |
 //! | `listen` | from an endpoint and a codec to a listening socket |
+//! | `handover/` | from the server of one process to that of the next |
+//! | `inherited`, `listen_fds` | sockets that the server before, or a service manager, has made |
 //! | `accept`, `udp` | the loops that take new peers |
 //! | `errno` | what an error of accepting is about |
 //! | `greeting`, `handshakes` | what comes before a connection, and how many of that at once |
@@ -44,9 +46,14 @@
 mod accept;
 mod errno;
 mod greeting;
+#[cfg(feature = "handover")]
+mod handover;
 mod handshakes;
 mod hub;
+mod inherited;
 mod listen;
+#[cfg(feature = "fd")]
+mod listen_fds;
 mod log;
 #[cfg(all(test, hythe_model))]
 mod models;
@@ -72,7 +79,8 @@ use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::transport::BindOptions;
 use hub::Hub;
-use listen::{Binding, Bound};
+use inherited::Inherited;
+use listen::{Binding, Bound, listen};
 use signal::Signals;
 
 pub use hub::{ConnectionInfo, Counters, DrainReport};
@@ -88,6 +96,8 @@ pub struct Server<S> {
     session: S,
     limits: Limits,
     bindings: Vec<Box<dyn Binding<S>>>,
+    #[cfg(feature = "handover")]
+    handover: Option<Result<Endpoint, EndpointError>>,
 }
 
 impl<H: Handler + Clone> Server<Cloned<H>> {
@@ -137,7 +147,7 @@ where
 impl<S: Session> Server<S> {
     /// Has another session run; `None` where an endpoint is bound to this one already.
     pub(crate) fn map<T: Session>(self, other: impl FnOnce(S) -> T) -> Option<Server<T>> {
-        let Self { session, limits, bindings } = self;
+        let Self { session, limits, bindings, .. } = self;
         bindings.is_empty().then(|| Server::from_session(other(session)).limits(limits))
     }
 }
@@ -145,7 +155,13 @@ impl<S: Session> Server<S> {
 impl<S: Session> Server<S> {
     /// A server for a [`Session`] of your own making.
     pub fn from_session(session: S) -> Self {
-        Self { session, limits: Limits::default(), bindings: Vec::new() }
+        Self {
+            session,
+            limits: Limits::default(),
+            bindings: Vec::new(),
+            #[cfg(feature = "handover")]
+            handover: None,
+        }
     }
 
     /// Sets the limits. Default: [`Limits::edge`].
@@ -180,10 +196,58 @@ impl<S: Session> Server<S> {
         self
     }
 
+    /// Takes the listening sockets over from the server that runs at `path`, if there is one, and hands them over to the
+    /// next one that comes there: no peer is turned away while one process replaces the other. Linux.
+    ///
+    /// `path` is that of a Unix socket, which hythe makes, with the mode 0600, and removes. It belongs into a directory
+    /// to which only the service's user may write. Both sides go no further if the other's effective user is neither
+    /// their own nor root.
+    ///
+    /// [`start`](Self::start) then asks the running server for its sockets. Each endpoint of this server that has the
+    /// same address, path or name as one of them gets that one, with whoever waits in its backlog; the others are bound
+    /// anew, and what this server has no endpoint for is closed. Only when all of that is done does the running server
+    /// stop accepting, and drain: its [`Running::handed_over`] is ready, and [`run`](Self::run) and
+    /// [`Running::until_signal`] return when the drain of [`Limits::drain`] is over. Until then it serves as if nothing
+    /// had been, and goes on to do so whatever becomes of the new one: if that cannot bind an endpoint, ends, hangs,
+    /// or is another version of hythe that says other things. Each word between them has its deadline.
+    ///
+    /// Where nobody listens at `path`, the server starts as any other.
+    ///
+    /// - A TCP or Unix connection stays with the process that accepted it. Peers that connect during the handover are
+    ///   accepted by one or the other; those that the old one has accepted last have
+    ///   [a second](Running::shutdown) to speak.
+    /// - A Unix socket's file stays where it is, and becomes the new server's.
+    /// - From the handover on the new server gets all datagrams of a UDP endpoint, also from peers that have a session
+    ///   with the old one: they get a new session. The old sessions can only send until the drain has ended them.
+    /// - Endpoints at port 0 keep their ports: they are known by their text.
+    /// - `mem:` names are those of one process. A socket keeps the buffers that it has.
+    ///
+    /// ```no_run
+    /// # use hythe::{Connection, Server, codec::Lines};
+    /// # async fn example() -> Result<(), hythe::Error> {
+    /// # let echo = |mut conn: Connection<String>| async move {
+    /// #     while let Some(line) = conn.recv().await? { conn.send(line).await?; }
+    /// #     Ok(())
+    /// # };
+    /// // start it, then start it again: the first process ends when its connections have
+    /// Server::serve(echo)
+    ///     .bind("tcp://127.0.0.1:9000", Lines::new())
+    ///     .handover("/run/app/handover.sock")
+    ///     .run()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "handover")]
+    pub fn handover(mut self, path: impl AsRef<std::path::Path>) -> Self {
+        self.handover = Some(Endpoint::unix(path));
+        self
+    }
+
     /// Binds all endpoints, or none, and starts to accept.
     ///
     /// # Errors
-    /// If an endpoint cannot be read or bound, or does not fit its codec, or a limit makes no sense.
+    /// If an endpoint cannot be read or bound, or does not fit its codec, or a limit makes no sense. With the feature
+    /// `handover`, if a running server could not be taken over; then that one serves on.
     pub async fn start(self) -> Result<Running, Error> {
         if self.bindings.is_empty() {
             return Err(Error::new(ErrorKind::Config, "a server needs an endpoint: call bind before start or run"));
@@ -193,14 +257,16 @@ impl<S: Session> Server<S> {
         tracing::debug!("effective limits:\n{limits}");
         let hub = Hub::new(limits);
         let session = Arc::new(self.session);
-        let mut listening = Vec::new();
-        for binding in self.bindings {
-            listening.append(&mut binding.listen(&hub, &session).await?);
+        #[cfg(feature = "handover")]
+        if let Some(endpoint) = self.handover {
+            return handover::start(endpoint, hub, session, self.bindings).await;
         }
+        let listening = listen(self.bindings, &hub, &session, &Inherited::default()).await?;
         Ok(Running::start(hub, listening))
     }
 
-    /// Starts, and runs until SIGINT or SIGTERM; then drains for [`Limits::drain`]. A second signal cuts what is left.
+    /// Starts, and runs until SIGINT or SIGTERM, or until another process has taken over; then drains for
+    /// [`Limits::drain`]. A second signal, or one after a handover, cuts what is left.
     ///
     /// # Errors
     /// As [`start`](Self::start).

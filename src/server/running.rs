@@ -51,20 +51,66 @@ pub struct Running {
     runtime: Handle,
     endpoints: Vec<Endpoint>,
     controls: Vec<Arc<dyn Control>>,
+    #[cfg(feature = "handover")]
+    handed_over: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
 impl Running {
     pub(crate) fn start(hub: Arc<Hub>, listening: Vec<Listening>) -> Self {
         let limits = hub.limits.get();
         tracing::info!(?limits, worst_case_memory = limits.worst_case_memory(), "effective limits");
-        let mut running = Self { hub, runtime: Handle::current(), endpoints: Vec::new(), controls: Vec::new() };
-        for Listening { endpoint, control, task } in listening {
+        let mut running = Self {
+            hub,
+            runtime: Handle::current(),
+            endpoints: Vec::new(),
+            controls: Vec::new(),
+            #[cfg(feature = "handover")]
+            handed_over: None,
+        };
+        for Listening { endpoint, control, task, .. } in listening {
             tracing::info!(%endpoint, "listening");
             tokio::spawn(task);
             running.endpoints.push(endpoint);
             running.controls.push(control);
         }
         running
+    }
+
+    /// Begins to offer the sockets to other processes, at a socket of its own.
+    #[cfg(feature = "handover")]
+    pub(crate) fn offers(
+        &mut self,
+        offer: super::handover::Offer,
+        handed_over: tokio::sync::watch::Receiver<bool>,
+        door: Arc<dyn Control>,
+    ) {
+        tokio::spawn(offer.serve());
+        self.controls.push(door);
+        self.handed_over = Some(handed_over);
+    }
+
+    /// What another process had is this one's: the files of its sockets.
+    #[cfg(feature = "handover")]
+    pub(crate) fn owns_names(&self) {
+        for control in &self.controls {
+            control.hold(false);
+        }
+    }
+
+    /// Waits until another process has taken the listening sockets over, as [`Server::handover`](crate::Server::handover)
+    /// says. This server accepts nobody any more then, and wants to be [shut down](Self::shutdown):
+    /// [`until_signal`](Self::until_signal) does so by itself. Waits for ever where that never happens.
+    ///
+    /// # Cancel safety
+    /// A dropped future loses nothing: once it has happened, it is so whenever it is asked for.
+    #[cfg(feature = "handover")]
+    pub async fn handed_over(&self) {
+        if let Some(mut handed_over) = self.handed_over.clone() {
+            if handed_over.wait_for(|handed_over| *handed_over).await.is_ok() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Where it listens, in the order of the binds. Port 0 has become the port that the system chose; a host name, its
@@ -183,8 +229,8 @@ impl Running {
         }
     }
 
-    /// Runs until SIGINT or SIGTERM, then drains for [`Limits::drain`](crate::Limits::drain); a second signal cuts what
-    /// is left.
+    /// Runs until SIGINT or SIGTERM, or until another process has taken over; then drains for
+    /// [`Limits::drain`](crate::Limits::drain). A second signal, or one after a handover, cuts what is left.
     ///
     /// # Errors
     /// If the signals cannot be listened to.
@@ -193,13 +239,16 @@ impl Running {
     }
 
     pub(crate) async fn until(self, mut signals: Signals) -> DrainReport {
+        #[cfg(feature = "handover")]
+        select(pin!(signals.next()), pin!(self.handed_over())).await;
+        #[cfg(not(feature = "handover"))]
         signals.next().await;
         let drain = pin!(self.shutdown(self.hub.limits.get().drain));
         let again = pin!(signals.next());
         match select(drain, again).await {
             Either::Left((report, _)) => report,
             Either::Right(((), drain)) => {
-                tracing::warn!("a second signal: stopping at once");
+                tracing::warn!("a signal during the drain: stopping at once");
                 self.abort();
                 // a handler that blocks its thread is not waited for
                 timeout(LAST_WORDS, drain).await.unwrap_or_else(|_| self.hub.report())

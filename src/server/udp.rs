@@ -57,6 +57,16 @@ impl Control for UdpControl {
     }
 
     fn wake(&self) {}
+
+    #[cfg(feature = "handover")]
+    fn duplicate(&self) -> std::io::Result<Option<crate::transport::Duplicate>> {
+        self.shared.duplicate()
+    }
+
+    #[cfg(feature = "handover")]
+    fn hold(&self, held: bool) {
+        self.shared.hold(held);
+    }
 }
 
 /// Receives until the socket is closed.

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 /// A codec without framing of its own has no meaning on a byte stream.
 pub(crate) fn fits<C: 'static>(endpoint: &Endpoint) -> Result<(), Error> {
     let unframed = [TypeId::of::<Datagram>(), TypeId::of::<Text<Datagram>>()].contains(&TypeId::of::<C>());
-    // what was passed is only known when it is taken
+    // of what a service manager passes it is only known when it is taken
     if unframed && endpoint.is_stream() && !matches!(endpoint, Endpoint::Fd(_)) {
         let text = format!(
             "a codec that takes a message for each datagram does not fit {endpoint}, a byte stream without message \
@@ -24,7 +24,8 @@ pub(crate) fn fits<C: 'static>(endpoint: &Endpoint) -> Result<(), Error> {
 #[cfg(feature = "tls")]
 pub(crate) fn fits_tls(endpoint: &Endpoint, is_set: bool, setter: &str) -> Result<(), Error> {
     let text = match (endpoint, is_set) {
-        (Endpoint::Tls(_), true) => return Ok(()),
+        // whether it is TCP is seen when the socket is
+        (Endpoint::Tls(_) | Endpoint::Fd(_), true) => return Ok(()),
         (Endpoint::Tls(_), false) => format!("{endpoint} needs a certificate: {setter} sets it"),
         // to go on in the clear is not what whoever set it wants
         (_, true) => format!("{endpoint} is not encrypted, so it takes no {setter}; tls:// endpoints do"),

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `options` | [`BindOptions`], what can be set of a listening socket |
 //! | `fit` | whether an endpoint can be used with a codec, and by this build |
+//! | `given` | sockets that this process did not make itself |
 //! | `resolve` | from a host name to its addresses |
 //! | `socket` | sockets as hythe wants them, made with socket2 |
 //! | `tcp`, `unix`, `mem` | byte streams: listeners, and how to connect |
@@ -14,6 +15,8 @@
 //! None of it is public but the options: a new transport must be able to come without breaking anybody.
 
 mod fit;
+#[cfg(any(feature = "fd", feature = "handover"))]
+pub(crate) mod given;
 mod maybe_tls;
 pub(crate) mod mem;
 mod options;
@@ -55,6 +58,22 @@ pub(crate) trait Listener: Send + 'static {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Stream>>;
     /// Other limits are in force.
     fn adjust(&self, _: &Limits) {}
+    /// The socket once more, for another process, where it is one that can be given away.
+    #[cfg(feature = "handover")]
+    fn duplicate(&self) -> io::Result<Option<Duplicate>> {
+        Ok(None)
+    }
+    /// Whether what names it in the file system is this process's, to be removed with the listener.
+    #[cfg(feature = "handover")]
+    fn owns_name(&mut self, _: bool) {}
+}
+
+/// A listening socket for another process.
+#[cfg(feature = "handover")]
+pub(crate) struct Duplicate {
+    pub(crate) descriptor: std::os::fd::OwnedFd,
+    /// The file that names it, where this process has made that.
+    pub(crate) file: Option<unix::FileId>,
 }
 
 /// A byte stream to a peer, as it is before a connection is made of it: a handshake may come first.

@@ -80,25 +80,35 @@ pub(crate) fn udp(addr: SocketAddr, options: &BindOptions) -> io::Result<Socket>
     let socket = ip_socket(addr, Type::DGRAM, Protocol::UDP, options)?;
     // more than the system allows is cut by it, which is no error
     let _ = socket.set_recv_buffer_size(options.receive_buffer.unwrap_or(UDP_RECEIVE_BUFFER));
-    socket.set_broadcast(options.broadcast)?;
     if !options.multicast.is_empty() {
         // several receivers of one group on one machine are usual
         socket.set_reuse_address(true)?;
     }
     socket.bind(&addr.into())?;
+    udp_options(&socket, options)?;
+    Ok(socket)
+}
+
+/// What a UDP socket can be given also later.
+#[cfg(feature = "udp")]
+pub(crate) fn udp_options(socket: &Socket, options: &BindOptions) -> io::Result<()> {
+    socket.set_broadcast(options.broadcast)?;
     for (group, interface) in &options.multicast {
-        match (group, interface) {
-            (IpAddr::V4(group), None) => socket.join_multicast_v4(group, &Ipv4Addr::UNSPECIFIED)?,
-            (IpAddr::V4(group), Some(Interface::Address(addr))) => socket.join_multicast_v4(group, addr)?,
-            (IpAddr::V6(group), None) => socket.join_multicast_v6(group, 0)?,
-            (IpAddr::V6(group), Some(Interface::Index(index))) => socket.join_multicast_v6(group, *index)?,
-            _ => {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "an IPv4 group takes an interface's address, an IPv6 group its number",
-                ));
-            }
+        let joined = match (group, interface) {
+            (IpAddr::V4(group), None) => socket.join_multicast_v4(group, &Ipv4Addr::UNSPECIFIED),
+            (IpAddr::V4(group), Some(Interface::Address(addr))) => socket.join_multicast_v4(group, addr),
+            (IpAddr::V6(group), None) => socket.join_multicast_v6(group, 0),
+            (IpAddr::V6(group), Some(Interface::Index(index))) => socket.join_multicast_v6(group, *index),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "an IPv4 group takes an interface's address, an IPv6 group its number",
+            )),
+        };
+        match joined {
+            // it is in that group already
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            joined => joined?,
         }
     }
-    Ok(socket)
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -23,7 +23,13 @@ pub(crate) struct TcpTransport {
 impl TcpTransport {
     /// Listens, and tells where.
     pub(crate) fn bind(addr: SocketAddr, options: &BindOptions, limits: &Limits) -> io::Result<(Self, SocketAddr)> {
-        let listener = TcpListener::from_std(socket::tcp_listener(addr, options, limits)?.into())?;
+        Self::on(socket::tcp_listener(addr, options, limits)?)
+    }
+
+    /// Takes a socket that listens already, and tells where.
+    pub(crate) fn on(socket: Socket) -> io::Result<(Self, SocketAddr)> {
+        socket.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(socket.into())?;
         let addr = listener.local_addr()?;
         Ok((Self { listener }, addr))
     }
@@ -45,6 +51,13 @@ impl Listener for TcpTransport {
         if let Err(error) = socket.listen(limits.backlog()).and_then(|()| socket::tcp_options(&socket, limits)) {
             tracing::warn!(%error, "a listener keeps its old backlog");
         }
+    }
+
+    #[cfg(feature = "handover")]
+    fn duplicate(&self) -> io::Result<Option<super::Duplicate>> {
+        use std::os::fd::AsFd;
+        let descriptor = self.listener.as_fd().try_clone_to_owned()?;
+        Ok(Some(super::Duplicate { descriptor, file: None }))
     }
 }
 

@@ -28,7 +28,8 @@ const PATH_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 pub(crate) struct UnixTransport {
     listener: UnixListener,
     /// Removes the file after the listener is closed.
-    _file: Option<SocketFile>,
+    #[cfg_attr(not(feature = "handover"), allow(dead_code, reason = "it is of use when it is dropped"))]
+    file: Option<SocketFile>,
 }
 
 impl UnixTransport {
@@ -47,7 +48,13 @@ impl UnixTransport {
                 (socket, None)
             }
         };
-        Ok(Self { listener: UnixListener::from_std(socket.into())?, _file: file })
+        Self::on(socket, file)
+    }
+
+    /// Takes a socket that listens already, with the file that is this process's to remove.
+    pub(crate) fn on(socket: Socket, file: Option<SocketFile>) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { listener: UnixListener::from_std(socket.into())?, file })
     }
 }
 
@@ -61,6 +68,20 @@ impl Listener for UnixTransport {
     fn adjust(&self, limits: &Limits) {
         if let Err(error) = SockRef::from(&self.listener).listen(limits.backlog()) {
             tracing::warn!(%error, "a listener keeps its old backlog");
+        }
+    }
+
+    #[cfg(feature = "handover")]
+    fn duplicate(&self) -> io::Result<Option<super::Duplicate>> {
+        use std::os::fd::AsFd;
+        let descriptor = self.listener.as_fd().try_clone_to_owned()?;
+        Ok(Some(super::Duplicate { descriptor, file: self.file.as_ref().map(|file| file.id) }))
+    }
+
+    #[cfg(feature = "handover")]
+    fn owns_name(&mut self, owns: bool) {
+        if let Some(file) = &mut self.file {
+            file.set_ours(owns);
         }
     }
 }
@@ -92,15 +113,53 @@ pub(crate) async fn connect(address: &UnixAddress) -> io::Result<UnixStream> {
     }
 }
 
+/// Which file it is, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+impl FileId {
+    fn of(path: &Path) -> io::Result<Self> {
+        fs::symlink_metadata(path).map(|file| Self { device: file.dev(), inode: file.ino() })
+    }
+}
+
 /// A listening socket's file. It is bound under another name and moved to its own when it listens, so that nobody finds
 /// it half done; and it never has a wider mode than asked for, not even for an instant.
-struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    id: FileId,
+    #[cfg_attr(not(feature = "handover"), allow(dead_code, reason = "it is set when it is made"))]
+    mode: u32,
+    /// It is this process's to remove.
+    ours: bool,
 }
 
 impl SocketFile {
+    /// The file at `path`, which another process has made and still owns. None, if it is another one by now.
+    #[cfg(feature = "handover")]
+    pub(crate) fn of_another(path: &Path, id: FileId, options: &BindOptions) -> Option<Self> {
+        let file = Self { path: path.to_owned(), id, mode: options.unix_mode, ours: false };
+        file.is_there().then_some(file)
+    }
+
+    /// Whether its path still names it.
+    fn is_there(&self) -> bool {
+        FileId::of(&self.path).is_ok_and(|id| id == self.id)
+    }
+
+    #[cfg(feature = "handover")]
+    pub(crate) fn set_ours(&mut self, ours: bool) {
+        if ours && !self.ours && self.is_there() {
+            if let Err(error) = fs::set_permissions(&self.path, Permissions::from_mode(self.mode)) {
+                tracing::warn!(path = %self.path.display(), %error, "a socket's file keeps its mode");
+            }
+        }
+        self.ours = ours;
+    }
+
     fn bind(socket: Socket, path: &Path, mode: u32, limits: &Limits) -> io::Result<(Socket, Self)> {
         // two servers of this process must not find the same stale socket and both replace it
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -124,7 +183,7 @@ impl SocketFile {
         let finish = || {
             fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
             socket.listen(limits.backlog())?;
-            let made = fs::symlink_metadata(&temporary)?;
+            let made = FileId::of(&temporary)?;
             // asked again, as late as can be: another process may have been quicker. And a name that was free must not
             // take anything's place
             let stale = is_stale(path)?;
@@ -139,8 +198,7 @@ impl SocketFile {
         let made = finish();
         // gone already, where it was renamed
         let _ = fs::remove_file(&temporary);
-        let made = made?;
-        Ok((socket, Self { path: path.to_owned(), device: made.dev(), inode: made.ino() }))
+        Ok((socket, Self { path: path.to_owned(), id: made?, mode, ours: true }))
     }
 }
 
@@ -156,9 +214,7 @@ fn bind_in(socket: &Socket, directory: &Path, temporary: &Path, name: &str) -> i
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let still_ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
-        if still_ours {
+        if self.ours && self.is_there() {
             let _ = fs::remove_file(&self.path);
         }
     }

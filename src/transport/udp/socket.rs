@@ -1,12 +1,13 @@
 //! The socket that all sessions of a listener share.
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::{io, mem};
 
 use futures::task::AtomicWaker;
+use socket2::{SockRef, Socket};
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
@@ -36,6 +37,8 @@ pub(crate) struct UdpShared {
     receiver: AtomicWaker,
     /// How often it is said that a datagram could not be sent.
     unsent: Limiter,
+    /// Datagrams are left where they are: another process is to have them.
+    held: AtomicBool,
 }
 
 impl UdpShared {
@@ -44,7 +47,13 @@ impl UdpShared {
         options: &BindOptions,
         counters: Arc<UdpCounters>,
     ) -> io::Result<(Arc<Self>, SocketAddr)> {
-        let socket = UdpSocket::from_std(socket::udp(addr, options)?.into())?;
+        Self::on(socket::udp(addr, options)?, counters)
+    }
+
+    /// Takes a socket that is bound already, and tells where.
+    pub(crate) fn on(socket: Socket, counters: Arc<UdpCounters>) -> io::Result<(Arc<Self>, SocketAddr)> {
+        socket.set_nonblocking(true)?;
+        let socket = UdpSocket::from_std(socket.into())?;
         let addr = socket.local_addr()?;
         let shared = Self {
             socket: RwLock::new(Some(socket)),
@@ -52,12 +61,39 @@ impl UdpShared {
             writers: Mutex::new(Vec::new()),
             receiver: AtomicWaker::new(),
             unsent: Limiter::new(10),
+            held: AtomicBool::new(false),
         };
         Ok((Arc::new(shared), addr))
     }
 
     fn socket(&self) -> RwLockReadGuard<'_, Option<UdpSocket>> {
         self.socket.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a socket that was bound by others what it may lack.
+    pub(crate) fn set(&self, options: &BindOptions) {
+        if let Some(socket) = &*self.socket() {
+            if let Err(error) = socket::udp_options(&SockRef::from(socket), options) {
+                tracing::warn!(%error, "a UDP socket keeps its old options");
+            }
+        }
+    }
+
+    /// The socket once more.
+    #[cfg(feature = "handover")]
+    pub(crate) fn duplicate(&self) -> io::Result<Option<crate::transport::Duplicate>> {
+        use std::os::fd::AsFd;
+        let socket = self.socket();
+        let Some(socket) = socket.as_ref() else { return Ok(None) };
+        let descriptor = socket.as_fd().try_clone_to_owned()?;
+        Ok(Some(crate::transport::Duplicate { descriptor, file: None }))
+    }
+
+    /// Whether datagrams are left where they are. Sending goes on.
+    #[cfg(feature = "handover")]
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.store(held, Relaxed);
+        self.receiver.wake();
     }
 
     /// Closes the socket.
@@ -86,6 +122,9 @@ impl UdpShared {
         if !lock(&self.writers).is_empty() && socket.poll_send_ready(cx).is_ready() {
             self.wake_writers();
         }
+        if self.held.load(Relaxed) {
+            return Poll::Pending;
+        }
         Poll::Ready(Some(ready!(socket.poll_recv_from(cx, buffer))))
     }
 
@@ -93,7 +132,7 @@ impl UdpShared {
     pub(crate) fn try_send(&self, bytes: &[u8], to: SocketAddr) {
         let socket = self.socket();
         if socket.as_ref().is_some_and(|socket| socket.try_send_to(bytes, to).is_err()) {
-            self.counters.send_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.counters.send_errors.fetch_add(1, Relaxed);
         }
     }
 
@@ -110,7 +149,7 @@ impl UdpShared {
                 Poll::Pending
             }
             Err(error) => {
-                self.counters.send_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                self.counters.send_errors.fetch_add(1, Relaxed);
                 if let Some(times) = self.unsent.admit() {
                     let suppressed = suppressed(times);
                     tracing::debug!(%to, %error, bytes = bytes.len(), suppressed, "a datagram could not be sent");

@@ -45,7 +45,7 @@ fn what_an_outbox_was_charged_comes_back() {
 #[test]
 fn what_is_charged_while_the_connection_ends_comes_back() {
     check(2000, || {
-        let peer = Peer::new(Arc::new("mem:model".parse().unwrap()), PeerAddress::Memory);
+        let peer = Peer::new(Arc::new("mem:model".parse().unwrap()), PeerAddress::Memory(0));
         let core = Arc::new(Core::new(peer, Live::new(Limits::edge()), Silence::Allowed, None));
         let charging = thread::spawn({
             let core = Arc::clone(&core);
@@ -75,7 +75,7 @@ fn what_is_charged_while_the_connection_ends_comes_back() {
 fn who_cannot_read_for_want_of_memory_goes_on_when_there_is_some() {
     check(2000, || {
         let pipe = Pipe::with_input(1, format!("{}\n", "x".repeat(STEP + 1)).as_bytes());
-        let peer = Peer::new(Arc::new("mem:model".parse().unwrap()), PeerAddress::Memory);
+        let peer = Peer::new(Arc::new("mem:model".parse().unwrap()), PeerAddress::Memory(0));
         let core = Arc::new(Core::new(peer, Live::new(Limits::edge()), Silence::Allowed, None));
         let memory = core.limits.get().memory;
         core.limits.memory.take(memory);

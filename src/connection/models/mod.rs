@@ -54,7 +54,7 @@ impl<W: WriteHalf> Served<W> {
                 Ok(())
             }
         };
-        let peer = Peer::new(Arc::new("mem:model".parse().unwrap()), PeerAddress::Memory);
+        let peer = Peer::new(Arc::new("mem:model".parse().unwrap()), PeerAddress::Memory(0));
         let core = Arc::new(Core::new(peer, Live::new(limits), Silence::Allowed, None));
         let out = Outbox::new(core, Prototype::new(Lines::new()), Lines::new(), write);
         let link = Box::new(StreamIn::new(pipe.stream(), Lines::new(), None));

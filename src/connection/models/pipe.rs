@@ -163,7 +163,7 @@ impl ByteStream for Stream {
     type Write = Self;
 
     fn address(&self) -> PeerAddress {
-        PeerAddress::Memory
+        PeerAddress::Memory(0)
     }
 
     fn split(self) -> (Self, Self) {

@@ -83,7 +83,7 @@
 //! | `unix` | yes | `unix:` |
 //! | `testing` | no | [`hythe::testing`][testing]: tests of one's own handlers, in memory and under a paused clock |
 //! | `fd` | no | `fd:`, sockets that a service manager passes (`LISTEN_FDS`); with the three above |
-//! | `handover` | no | [`Server::handover`](https://docs.rs/hythe/latest/hythe/struct.Server.html#method.handover): a new process takes over from the running one (Linux) |
+//! | `handover` | no | `Server::handover`: a new process takes the sockets over from the running one (Linux) |
 //!
 //! `mem:` is always there. No feature changes what another one does.
 //!

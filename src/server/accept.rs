@@ -43,10 +43,14 @@ pub(crate) trait Control: Send + Sync {
     fn duplicate(&self) -> io::Result<Option<Duplicate>> {
         Ok(None)
     }
-    /// Another process is about to have the socket: its file is not to be removed with it any more, and datagrams are
-    /// left to that process. Or not, after all.
+    /// Whether the socket's file is this process's, to be removed with it.
     #[cfg(feature = "handover")]
-    fn hold(&self, _: bool) {}
+    fn owns_name(&self, _: bool) {}
+    /// Another process serves the socket from now on.
+    #[cfg(feature = "handover")]
+    fn hand_over(&self) {
+        self.stop();
+    }
 }
 
 /// A listener that can be closed from outside of its task.
@@ -102,9 +106,9 @@ impl<L: Listener> Control for Door<L> {
     }
 
     #[cfg(feature = "handover")]
-    fn hold(&self, held: bool) {
+    fn owns_name(&self, owns: bool) {
         if let Some(listener) = &mut *lock(&self.listener) {
-            listener.owns_name(!held);
+            listener.owns_name(owns);
         }
     }
 }

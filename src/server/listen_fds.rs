@@ -67,6 +67,7 @@ fn receive() -> Result<Vec<Passed>, String> {
         let descriptor = descriptor.into_std();
         // the processes that this one starts have no use for it. What is wrong with it is told when somebody wants it
         let _ = SockRef::from(&descriptor).set_cloexec(true);
+        let name = name.filter(|name| !name.is_empty());
         Passed { number, name, descriptor: Some(descriptor) }
     });
     Ok(list.collect())

@@ -248,6 +248,10 @@ impl<S: Session> Server<S> {
     /// # Errors
     /// If an endpoint cannot be read or bound, or does not fit its codec, or a limit makes no sense. With the feature
     /// `handover`, if a running server could not be taken over; then that one serves on.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves nothing behind. If it was about to take over, the running server serves on, unless it was
+    /// told by then that this one serves.
     pub async fn start(self) -> Result<Running, Error> {
         if self.bindings.is_empty() {
             return Err(Error::new(ErrorKind::Config, "a server needs an endpoint: call bind before start or run"));

@@ -93,7 +93,7 @@ impl Running {
     #[cfg(feature = "handover")]
     pub(crate) fn owns_names(&self) {
         for control in &self.controls {
-            control.hold(false);
+            control.owns_name(true);
         }
     }
 

@@ -64,8 +64,9 @@ impl Control for UdpControl {
     }
 
     #[cfg(feature = "handover")]
-    fn hold(&self, held: bool) {
-        self.shared.hold(held);
+    fn hand_over(&self) {
+        self.stop();
+        self.shared.stop_receiving();
     }
 }
 

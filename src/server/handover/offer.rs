@@ -91,13 +91,14 @@ impl Offer {
             None => return Ok(Outcome::Stopped),
             Some(ready) => ready?,
         }
-        self.hold(true);
+        // whatever happens to this process from here on, it must not remove the files of a process that serves
+        self.owns_names(false);
         if let Err(error) = switch(channel).await {
-            self.hold(false);
+            self.owns_names(true);
             return Err(error);
         }
         for (_, control) in &self.sockets {
-            control.stop();
+            control.hand_over();
         }
         tracing::info!(pid, "handed over");
         // where it does not hear this it has ended, and that is its own affair by now
@@ -128,15 +129,15 @@ impl Offer {
         channel.send(&Message::Listed(count), STEP).await
     }
 
-    /// The other process is about to begin, or it is not after all.
-    fn hold(&self, held: bool) {
+    fn owns_names(&self, owns: bool) {
         for (_, control) in &self.sockets {
-            control.hold(held);
+            control.owns_name(owns);
         }
     }
 }
 
-/// From here on both may accept, until the other has said that it does.
+/// From here on both may accept, until the other has said that it does. Should it do so and not get as far as saying it,
+/// both go on until it has ended, and nobody is turned away by either.
 async fn switch(channel: &mut Channel) -> Result<(), Broken> {
     channel.send(&Message::Switch, STEP).await?;
     channel.expect(&Message::Serving, STEP).await

@@ -7,7 +7,7 @@
 //!                                   ←   Listed
 //! (binds, with what it got)
 //! Ready                             →
-//!                                   ←   Switch      (reads no datagram any more, and owns no file)
+//!                                   ←   Switch      (owns no file any more)
 //! (begins to accept)
 //! Serving                           →
 //!                                   ←   Gone        (has stopped accepting, and drains)

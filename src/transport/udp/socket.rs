@@ -37,8 +37,8 @@ pub(crate) struct UdpShared {
     receiver: AtomicWaker,
     /// How often it is said that a datagram could not be sent.
     unsent: Limiter,
-    /// Datagrams are left where they are: another process is to have them.
-    held: AtomicBool,
+    /// Datagrams are left where they are: another process takes them.
+    deaf: AtomicBool,
 }
 
 impl UdpShared {
@@ -61,7 +61,7 @@ impl UdpShared {
             writers: Mutex::new(Vec::new()),
             receiver: AtomicWaker::new(),
             unsent: Limiter::new(10),
-            held: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
         };
         Ok((Arc::new(shared), addr))
     }
@@ -89,10 +89,10 @@ impl UdpShared {
         Ok(Some(crate::transport::Duplicate { descriptor, file: None }))
     }
 
-    /// Whether datagrams are left where they are. Sending goes on.
+    /// Leaves datagrams where they are from now on. Sending goes on.
     #[cfg(feature = "handover")]
-    pub(crate) fn hold(&self, held: bool) {
-        self.held.store(held, Relaxed);
+    pub(crate) fn stop_receiving(&self) {
+        self.deaf.store(true, Relaxed);
         self.receiver.wake();
     }
 
@@ -122,7 +122,7 @@ impl UdpShared {
         if !lock(&self.writers).is_empty() && socket.poll_send_ready(cx).is_ready() {
             self.wake_writers();
         }
-        if self.held.load(Relaxed) {
+        if self.deaf.load(Relaxed) {
             return Poll::Pending;
         }
         Poll::Ready(Some(ready!(socket.poll_recv_from(cx, buffer))))

@@ -123,7 +123,7 @@ pub use group::{Delivered, Group};
 pub use handler::{Handler, Session};
 pub use limits::{Limits, Overload};
 pub use peer::{Credentials, Peer, PeerAddress};
-pub use server::{ConnectionInfo, Counters, DrainReport, Refusal, Running, Server};
+pub use server::{AcceptFailure, ConnectionInfo, Counters, DrainReport, Refusal, Running, Server};
 #[cfg(feature = "udp")]
 pub use transport::udp;
 pub use transport::{BindOptions, Interface};

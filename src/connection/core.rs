@@ -29,6 +29,15 @@ impl ConnectionId {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
+
+    /// Never 0.
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn from_number(number: u64) -> Option<Self> {
+        (number != 0).then_some(Self(number))
+    }
 }
 
 impl fmt::Display for ConnectionId {
@@ -101,6 +110,8 @@ const NEWS: u16 = 128;
 const BROKEN: u16 = 256;
 /// It is told when there is memory again.
 const AWAITS_MEMORY: u16 = 512;
+/// What went over it is in the totals of all closed connections.
+const COUNTED: u16 = 1024;
 
 impl Core {
     pub(crate) fn new(peer: Peer, limits: Arc<Live>, silence: Silence, runtime: Option<Handle>) -> Self {
@@ -301,6 +312,26 @@ impl Core {
     pub(crate) fn count_in(&self, bytes: usize) {
         self.traffic.count_in(bytes);
         self.deadlines.bytes_in();
+    }
+
+    /// Said before what went over it is added to the totals of closed connections.
+    pub(crate) fn counts(&self) {
+        self.set(COUNTED);
+    }
+
+    pub(crate) fn is_counted(&self) -> bool {
+        self.has(COUNTED)
+    }
+
+    /// Which message the session handles, by its number; 0 while its handler opens. None where it waits, for a message or
+    /// for the peer to take what was sent, and where none will come any more.
+    pub(crate) fn handled(&self) -> Option<u64> {
+        let waits = self.deadlines.is_waiting() || self.deadlines.is_stalled();
+        if waits || self.has(RELEASED | PEER_ENDED | COUNTED) || self.failure().is_some() {
+            return None;
+        }
+        // a session without a handler may send all its life and never ask for a message
+        Some(self.traffic.messages_in()).filter(|message| *message > 0 || self.has(IDLE_AWARE))
     }
 
     /// A buffer of this connection, charged for `charged` bytes so far, has a size of so many.

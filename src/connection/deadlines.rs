@@ -160,6 +160,16 @@ impl Deadlines {
         starts
     }
 
+    /// Whether the session waits for a message.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Relaxed) != 0
+    }
+
+    /// Whether the transport takes no more bytes.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.load(Relaxed) != 0
+    }
+
     /// A message was handed to the session.
     pub(crate) fn handles(&self) {
         self.waiting.store(0, Relaxed);

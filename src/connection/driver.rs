@@ -11,10 +11,10 @@ use pin_project_lite::pin_project;
 use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
-use super::batch;
 use super::closed::{CloseReason, Closed, Failure};
 use super::core::{Core, Remainder, caught, discard};
 use super::outlet::Outlet;
+use super::{batch, polls};
 use crate::limits::micros;
 use crate::log::Scope;
 
@@ -108,6 +108,7 @@ where
         let scope = me.ending.scope.take();
         let poll = {
             let _inside = scope.enter();
+            let _under = polls::begin(me.ending.core.id);
             batch::driving(driven, cx, |cx| drive(me.session, me.timer, &mut *me.ending, cx))
         };
         me.ending.scope = scope;

@@ -17,6 +17,7 @@
 //! | `outlet`, `outbox`, `pending` | the outgoing side: as others see it, its lock, what is under it |
 //! | `batch`, `pump` | who writes it when: a session that waits; a task where there is no session |
 //! | `driver` | the one task of a server's connection |
+//! | `polls` | which connection each thread is polling, for whoever watches for one that does not end |
 //! | `deadlines`, `closed`, `pool` | clocks; reasons and totals; buffers of a thread |
 //!
 //! ```
@@ -45,6 +46,7 @@ pub(crate) mod models;
 mod outbox;
 mod outlet;
 mod pending;
+mod polls;
 mod pool;
 mod pump;
 mod sender;
@@ -69,6 +71,7 @@ pub(crate) use link::Link;
 pub(crate) use message_in::{MessageIn, MessageSource};
 pub(crate) use outbox::{Outbox, Prototype};
 pub(crate) use outlet::{Outbound, Pushed, WriteHalf};
+pub(crate) use polls::{Poll, Thread};
 pub(crate) use pool::THREAD;
 pub(crate) use pump::finish;
 pub(crate) use stream_in::StreamIn;

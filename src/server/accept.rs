@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use tokio::time::{Instant, sleep_until};
 
-use super::errno::{Class, class};
+use super::errno::{AcceptFailure, class};
 use super::hub::Hub;
 use super::open::Origin;
 use super::refusals::Refusal;
@@ -196,12 +196,13 @@ where
             Arrival::Closed => return,
             Arrival::Later(at) => wait(&door, None, at).await,
             Arrival::Failed(error) => {
-                origin.hub.accept_errors.fetch_add(1, Relaxed);
+                let class = class(&error);
+                origin.hub.tallies.of(&origin.endpoint).accept_failed(class);
                 failures += 1;
-                match class(&error) {
+                match class {
                     // one after the other without end are not the connections' fault
-                    Class::Connection if failures % TURN != 0 => {}
-                    Class::Fatal => {
+                    AcceptFailure::Connection if failures % TURN != 0 => {}
+                    AcceptFailure::Fatal => {
                         tracing::error!(endpoint = %origin.endpoint, %error, "the listener is broken");
                         door.close();
                         return;
@@ -210,7 +211,7 @@ where
                         if pause == PAUSES.0 {
                             tracing::warn!(endpoint = %origin.endpoint, %error, "cannot accept; pausing");
                         }
-                        if class == Class::Exhausted {
+                        if class == AcceptFailure::Exhausted {
                             spare.answer(&door, &origin.hub);
                         }
                         wait(&door, Some(&origin.hub), Instant::now() + pause).await;

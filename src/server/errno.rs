@@ -2,17 +2,34 @@
 
 use std::io;
 
-/// Whose matter an error is, and so what is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// The connection that was to be accepted: the next one, at once.
+/// What an error of accepting is about. Its text ([`as_str`](Self::as_str)) is stable: it labels metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AcceptFailure {
+    /// The connection that was to be accepted: the next one is, at once.
     Connection,
     /// Descriptors or memory: others must give some back first.
     Exhausted,
-    /// Not known: perhaps the next one, but not at once.
+    /// Not known: perhaps the next one is accepted, but not at once.
     Unknown,
-    /// The listener itself.
+    /// The listener itself. It accepts no more.
     Fatal,
+}
+
+impl AcceptFailure {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Connection, Self::Exhausted, Self::Unknown, Self::Fatal];
+
+    /// A stable, short text, in lower case.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Exhausted => "exhausted",
+            Self::Unknown => "unknown",
+            Self::Fatal => "fatal",
+        }
+    }
 }
 
 /// The numbers of the errors that `std` has no name for.
@@ -45,13 +62,13 @@ const EMFILE: i32 = 24;
 
 /// accept(2) of Linux: what is pending on the new socket is reported as if it were an error of accept, and is to be taken
 /// as a reason to try again.
-pub(crate) fn class(error: &io::Error) -> Class {
+pub(crate) fn class(error: &io::Error) -> AcceptFailure {
     use io::ErrorKind as Kind;
     use number::{EHOSTDOWN, ENOBUFS, ENONET, ENOPROTOOPT, ENOTSOCK, EPROTO};
     match (error.kind(), error.raw_os_error()) {
-        (_, Some(ENFILE | EMFILE | ENOBUFS)) | (Kind::OutOfMemory, _) => Class::Exhausted,
-        (_, Some(EBADF | EFAULT | ENOTSOCK)) | (Kind::InvalidInput, _) => Class::Fatal,
-        (_, Some(EPROTO | ENONET | ENOPROTOOPT | EHOSTDOWN)) => Class::Connection,
+        (_, Some(ENFILE | EMFILE | ENOBUFS)) | (Kind::OutOfMemory, _) => AcceptFailure::Exhausted,
+        (_, Some(EBADF | EFAULT | ENOTSOCK)) | (Kind::InvalidInput, _) => AcceptFailure::Fatal,
+        (_, Some(EPROTO | ENONET | ENOPROTOOPT | EHOSTDOWN)) => AcceptFailure::Connection,
         (
             Kind::ConnectionAborted
             | Kind::ConnectionReset
@@ -63,7 +80,7 @@ pub(crate) fn class(error: &io::Error) -> Class {
             | Kind::PermissionDenied
             | Kind::Unsupported,
             _,
-        ) => Class::Connection,
-        _ => Class::Unknown,
+        ) => AcceptFailure::Connection,
+        _ => AcceptFailure::Unknown,
     }
 }

@@ -1,9 +1,10 @@
 //! What all listeners and connections of a server share: who is connected, what was counted, and the drain.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -16,12 +17,13 @@ use super::log::Log;
 use super::rate::Rate;
 use super::refusals::{Refusal, Refusals};
 use super::slots::{Slot, Slots};
-use crate::connection::{CloseReason, Closed, ConnectionId, Core, Watch};
+use super::stalls::{Blockage, Busy};
+use super::tally::{Counters, Tallies};
+use super::{log, watch};
+use crate::connection::{CloseReason, Closed, ConnectionId, Core, Thread, Watch};
 use crate::limits::{Addresses, Limits, Live, Relief};
 use crate::peer::Peer;
 use crate::sync::{Mutex, lock};
-#[cfg(feature = "udp")]
-use crate::transport::udp::UdpCounters;
 
 /// How long a lack of memory may last before somebody has to go.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,18 +37,14 @@ pub(crate) struct Hub {
     pub(crate) refusals: Refusals,
     pub(crate) log: Log,
     pub(crate) paused: AtomicBool,
-    pub(crate) accept_errors: AtomicU64,
-    #[cfg(feature = "udp")]
-    pub(crate) udp: Arc<UdpCounters>,
-    accepted: AtomicU64,
-    closed: AtomicU64,
-    bytes: [AtomicU64; 2],
-    messages: [AtomicU64; 2],
+    pub(crate) tallies: Tallies,
     open: Mutex<Open>,
     /// Told when the last connection has gone.
     empty: Notify,
     /// Memory is short, and a task looks after it.
     short: AtomicBool,
+    /// Who was at work when somebody last looked.
+    busy: Mutex<Busy>,
 }
 
 #[derive(Default)]
@@ -68,55 +66,6 @@ pub struct DrainReport {
     pub cut: u64,
     /// Bytes of replies that were never sent.
     pub unsent_bytes: u64,
-}
-
-/// What a server has counted since it started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Connections and UDP sessions that were opened.
-    pub accepted: u64,
-    /// Of these, how many are open.
-    pub open: u64,
-    /// Of these, how many have been closed.
-    pub closed: u64,
-    /// Bytes in, of closed connections.
-    pub bytes_in: u64,
-    /// Bytes out, of closed connections.
-    pub bytes_out: u64,
-    /// Messages in, of closed connections.
-    pub messages_in: u64,
-    /// Messages out, of closed connections.
-    pub messages_out: u64,
-    /// Errors of accepting: connections that broke before, and a lack of descriptors or memory.
-    pub accept_errors: u64,
-    /// Handshakes under way: PROXY headers and TLS.
-    pub handshakes: u64,
-    /// Bytes of all buffers, of those [`Limits::memory`].
-    pub memory: u64,
-    refused: [u64; Refusal::ALL.len()],
-    /// Datagrams over [`Limits::max_datagram`]; none is delivered cut.
-    pub datagrams_truncated: u64,
-    /// Datagrams for sessions whose queue was full.
-    pub datagrams_dropped: u64,
-    /// Datagrams of peers for whom there was no session to be had.
-    pub datagrams_refused: u64,
-    /// Datagrams that the codec could not decode; their sessions go on.
-    pub datagrams_invalid: u64,
-    /// UDP sessions that made room for others.
-    pub sessions_evicted: u64,
-    /// Errors of receiving, such as a peer that is not there any more.
-    pub receive_errors: u64,
-    /// Datagrams that could not be sent.
-    pub send_errors: u64,
-}
-
-impl Counters {
-    /// Peers that were turned away for this reason.
-    #[must_use]
-    pub fn refused(&self, why: Refusal) -> u64 {
-        self.refused.get(why as usize).copied().unwrap_or(0)
-    }
 }
 
 /// A live connection, as [`Running::connections`](crate::Running::connections) lists it.
@@ -152,18 +101,14 @@ impl Hub {
             log: Log::default(),
             limits: Live::new(limits),
             paused: AtomicBool::new(false),
-            accept_errors: AtomicU64::new(0),
-            #[cfg(feature = "udp")]
-            udp: Arc::default(),
-            accepted: AtomicU64::new(0),
-            closed: AtomicU64::new(0),
-            bytes: Default::default(),
-            messages: Default::default(),
+            tallies: Tallies::default(),
             open: Mutex::default(),
             short: AtomicBool::new(false),
+            busy: Mutex::default(),
             empty: Notify::new(),
         });
         hub.limits.memory.set_relief(Box::new(Arc::downgrade(&hub)));
+        watch::add(&hub);
         hub
     }
 
@@ -188,7 +133,7 @@ impl Hub {
 
     /// A connection was made.
     pub(crate) fn register(&self, core: &Arc<Core>) {
-        self.accepted.fetch_add(1, Relaxed);
+        self.tallies.of(core.peer.endpoint()).accepted();
         let mut open = lock(&self.open);
         open.connections.insert(core.id, Arc::clone(core));
         let (drain, cut) = (open.drain, open.cut);
@@ -202,33 +147,17 @@ impl Hub {
         }
     }
 
+    /// Somebody was turned away.
+    pub(crate) fn refused(&self, why: Refusal, peer: &Peer, error: Option<&(dyn Error + Send + Sync + 'static)>) {
+        self.tallies.of(peer.endpoint()).refused(why);
+        self.log.refused(why, peer, error);
+    }
+
     pub(crate) fn counters(&self) -> Counters {
-        let get = |counter: &AtomicU64| counter.load(Relaxed);
-        let counters = Counters {
-            accepted: get(&self.accepted),
-            open: lock(&self.open).connections.len() as u64,
-            closed: get(&self.closed),
-            bytes_in: get(&self.bytes[0]),
-            bytes_out: get(&self.bytes[1]),
-            messages_in: get(&self.messages[0]),
-            messages_out: get(&self.messages[1]),
-            accept_errors: get(&self.accept_errors),
-            handshakes: self.handshakes.count() as u64,
-            memory: self.limits.memory.used() as u64,
-            refused: self.refusals.counts(),
-            ..Counters::default()
-        };
-        #[cfg(feature = "udp")]
-        let counters = Counters {
-            datagrams_truncated: get(&self.udp.truncated),
-            datagrams_dropped: get(&self.udp.dropped),
-            datagrams_refused: get(&self.udp.refused),
-            datagrams_invalid: get(&self.udp.invalid),
-            sessions_evicted: get(&self.udp.evicted),
-            receive_errors: get(&self.udp.receive_errors),
-            send_errors: get(&self.udp.send_errors),
-            ..counters
-        };
+        let mut counters = self.tallies.sums();
+        counters.open = lock(&self.open).connections.len() as u64;
+        counters.handshakes = self.handshakes.count() as u64;
+        counters.memory = self.limits.memory.used() as u64;
         counters
     }
 
@@ -260,6 +189,23 @@ impl Hub {
 
     fn cores(&self) -> Vec<Arc<Core>> {
         lock(&self.open).connections.values().cloned().collect()
+    }
+
+    /// Looks at every connection, so long after the last time.
+    pub(crate) fn sweep(&self, passed: Duration) {
+        let (cores, stall) = (self.cores(), self.limits.get().stall);
+        lock(&self.busy).look(&cores, passed, stall, |core, seen_for| {
+            self.tallies.of(core.peer.endpoint()).stalls.fetch_add(1, Relaxed);
+            self.log.stalled(core, seen_for);
+        });
+    }
+
+    /// A connection's task keeps its thread, or did.
+    pub(crate) fn blocked(&self, core: &Core, thread: &Thread, blockage: Blockage) {
+        if matches!(blockage, Blockage::Begins(_)) {
+            self.tallies.of(core.peer.endpoint()).runtime_stalls.fetch_add(1, Relaxed);
+        }
+        log::blocked(core, thread, blockage);
     }
 
     /// Tells every connection that the server goes; the first deadline counts.
@@ -311,6 +257,12 @@ impl Hub {
     }
 }
 
+impl Drop for Hub {
+    fn drop(&mut self) {
+        watch::changed();
+    }
+}
+
 impl Relief for Weak<Hub> {
     fn overdrawn(&self) {
         if let Some(hub) = self.upgrade() {
@@ -351,11 +303,8 @@ fn info(core: &Core) -> ConnectionInfo {
 impl Watch for Hub {
     fn ended(&self, core: &Core, closed: &Closed) {
         self.log.ended(core, closed);
-        self.closed.fetch_add(1, Relaxed);
-        self.bytes[0].fetch_add(closed.bytes_in, Relaxed);
-        self.bytes[1].fetch_add(closed.bytes_out, Relaxed);
-        self.messages[0].fetch_add(closed.messages_in, Relaxed);
-        self.messages[1].fetch_add(closed.messages_out, Relaxed);
+        core.counts();
+        self.tallies.of(core.peer.endpoint()).closed(closed);
         let mut open = lock(&self.open);
         if open.drain.is_some() {
             match closed.reason {

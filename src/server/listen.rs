@@ -184,10 +184,9 @@ where
     async fn udp(&self, at: &HostPort, inherited: &Inherited) -> Result<Vec<Listening>, Error> {
         use crate::transport::udp::UdpShared;
         self.only_streams_are_proxied()?;
-        let counters = || Arc::clone(&self.hub.udp);
         let bind = |addr| match inherited.udp(self.asked, addr) {
-            Some(socket) => UdpShared::on(socket, counters()).map(|(udp, addr)| ((udp, Source::Given), addr)),
-            None => UdpShared::bind(addr, self.options, counters()).map(|(udp, addr)| ((udp, Source::Made), addr)),
+            Some(socket) => UdpShared::on(socket, Arc::default()).map(|(udp, addr)| ((udp, Source::Given), addr)),
+            None => UdpShared::bind(addr, self.options, Arc::default()).map(|(udp, addr)| ((udp, Source::Made), addr)),
         };
         let bound = each_address(self.asked, at, bind).await?;
         Ok(bound.into_iter().map(|((udp, source), addr)| self.datagrams(udp, Endpoint::udp(addr), source)).collect())
@@ -241,7 +240,7 @@ where
                 self.only_streams_are_proxied()?;
                 #[cfg(feature = "tls")]
                 self.only_tcp_is_encrypted()?;
-                let (udp, addr) = UdpShared::on(socket, Arc::clone(&self.hub.udp)).map_err(failed)?;
+                let (udp, addr) = UdpShared::on(socket, Arc::default()).map_err(failed)?;
                 Ok(self.datagrams(udp, Endpoint::udp(addr), Source::Given))
             }
             Kind::Unix(endpoint) => {
@@ -288,6 +287,7 @@ where
     ) -> Listening {
         use super::udp::{UdpControl, receive};
         let origin = self.origin(&endpoint);
+        self.hub.tallies.of(&endpoint).counts_datagrams(&shared.counters);
         let options = (source == Source::Given).then(|| self.options.clone());
         let control = UdpControl::new(Arc::clone(&shared), self.options.clone());
         let task_control = Arc::clone(&control);

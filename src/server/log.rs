@@ -9,7 +9,8 @@ use tracing::field::display;
 use tracing::{Level, enabled};
 
 use super::refusals::Refusal;
-use crate::connection::{CloseReason, Closed, Core, Fault};
+use super::stalls::Blockage;
+use crate::connection::{CloseReason, Closed, ConnectionId, Core, Fault, Thread};
 use crate::endpoint::Endpoint;
 use crate::log::{Chain, Escaped, Limiter, suppressed};
 use crate::peer::Peer;
@@ -25,6 +26,7 @@ pub(crate) struct Log {
     refused: [Limiter; Refusal::ALL.len()],
     ended: [Limiter; CloseReason::ALL.len()],
     failed: Limiter,
+    stalled: Limiter,
     #[cfg(feature = "udp")]
     receiving: Limiter,
 }
@@ -42,6 +44,7 @@ impl Default for Log {
             refused: from_fn(|_| Limiter::new(FAULTS)),
             ended: from_fn(|place| Limiter::new(most(place))),
             failed: Limiter::new(FAULTS),
+            stalled: Limiter::new(FAULTS),
             #[cfg(feature = "udp")]
             receiving: Limiter::new(FAULTS),
         }
@@ -134,5 +137,35 @@ impl Log {
         if let Some(times) = self.receiving.admit() {
             tracing::debug!(%endpoint, %error, suppressed = suppressed(times), "receiving failed");
         }
+    }
+
+    /// A session takes long over one message.
+    pub(crate) fn stalled(&self, core: &Core, handled_for: Duration) {
+        if let Some(times) = self.stalled.admit() {
+            let (id, peer, endpoint, messages_in) =
+                (core.id, &core.peer, core.peer.endpoint(), core.traffic.messages_in());
+            let suppressed = suppressed(times);
+            tracing::warn!(%id, %peer, %endpoint, messages_in, ?handled_for, suppressed, "a session does not return");
+        }
+    }
+}
+
+/// A connection's task keeps its thread, or did.
+pub(crate) fn blocked(core: &Core, thread: &Thread, blockage: Blockage) {
+    let (id, peer, endpoint, thread) = (core.id, &core.peer, core.peer.endpoint(), thread.name());
+    match blockage {
+        Blockage::Begins(time) => {
+            tracing::warn!(%id, %peer, %endpoint, thread, blocked_for = ?time, "a session blocks its thread");
+        }
+        Blockage::Ended(time) => {
+            tracing::warn!(%id, %peer, %endpoint, thread, blocked_for = ?time, "a session has blocked its thread");
+        }
+    }
+}
+
+/// As [`blocked`], of a connection that is over.
+pub(crate) fn freed(id: ConnectionId, thread: &Thread, blockage: Blockage) {
+    if let Blockage::Ended(time) = blockage {
+        tracing::warn!(%id, thread = thread.name(), blocked_for = ?time, "a session has blocked its thread");
     }
 }

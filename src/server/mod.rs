@@ -12,8 +12,10 @@
 //! | `open` | from an accepted peer to a connection with its task |
 //! | `slots`, `rate` | how many connections: over all, in a second |
 //! | `refusals` | who was turned away, and how |
-//! | `hub` | what all of them share: which connections there are, and the counters |
+//! | `hub` | what all of them share: which connections there are |
+//! | `tally` | what each listener has counted, and [`Counters`], the sum |
 //! | `log` | what is said of peers, and how often |
+//! | `watch`, `stalls` | a thread that looks for sessions that do not return or block their thread |
 //! | `running`, `signal` | [`Running`], and how it ends |
 //!
 //! ```no_run
@@ -63,8 +65,11 @@ mod refusals;
 mod running;
 mod signal;
 mod slots;
+mod stalls;
+mod tally;
 #[cfg(feature = "udp")]
 mod udp;
+mod watch;
 
 use std::fmt;
 use std::future::Future;
@@ -83,9 +88,11 @@ use inherited::Inherited;
 use listen::{Binding, Bound, listen};
 use signal::Signals;
 
-pub use hub::{ConnectionInfo, Counters, DrainReport};
+pub use errno::AcceptFailure;
+pub use hub::{ConnectionInfo, DrainReport};
 pub use refusals::Refusal;
 pub use running::Running;
+pub use tally::Counters;
 
 /// Binds endpoints to a handler, and runs it for every peer that comes.
 ///

@@ -75,8 +75,8 @@ where
             _ => Overload::Reset,
         };
         let peer = Peer::new(Arc::clone(&self.endpoint), stream.address());
-        self.hub.log.refused(why, &peer, None);
-        self.hub.refusals.refuse(stream, why, &overload, !self.greeting.is_needed());
+        self.hub.refused(why, &peer, None);
+        self.hub.refusals.refuse(stream, &overload, !self.greeting.is_needed());
     }
 
     async fn greet<T: ByteStream>(self: Arc<Self>, stream: T, peer: Peer, mut admission: Admission) {
@@ -99,8 +99,7 @@ where
             Some(Err(_)) => (Refusal::HandshakeTimeout, None),
             None => (Refusal::Handshakes, None),
         };
-        self.hub.refusals.count(why);
-        self.hub.log.refused(why, &from, error.as_deref());
+        self.hub.refused(why, &from, error.as_deref());
     }
 
     fn open_stream<W: WriteHalf>(

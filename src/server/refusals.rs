@@ -1,7 +1,6 @@
 //! Whom the server turned away, and why.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -70,34 +69,20 @@ impl Refusal {
     }
 }
 
-/// Counts refusals, and answers those that are to be answered.
-pub(crate) struct Refusals {
-    counts: [AtomicU64; Refusal::ALL.len()],
-    answers: Arc<Semaphore>,
-}
+/// Answers those that are to be answered.
+pub(crate) struct Refusals(Arc<Semaphore>);
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self { counts: Default::default(), answers: Arc::new(Semaphore::new(ANSWERS)) }
+        Self(Arc::new(Semaphore::new(ANSWERS)))
     }
 }
 
 impl Refusals {
-    pub(crate) fn count(&self, why: Refusal) {
-        if let Some(count) = self.counts.get(why as usize) {
-            count.fetch_add(1, Relaxed);
-        }
-    }
-
-    pub(crate) fn counts(&self) -> [u64; Refusal::ALL.len()] {
-        std::array::from_fn(|i| self.counts.get(i).map_or(0, |count| count.load(Relaxed)))
-    }
-
     /// Turns a peer away. What it is told goes out as it is, so it must not need a handshake before.
-    pub(crate) fn refuse(&self, stream: impl ByteStream, why: Refusal, overload: &Overload, plain: bool) {
-        self.count(why);
+    pub(crate) fn refuse(&self, stream: impl ByteStream, overload: &Overload, plain: bool) {
         let Overload::Answer(answer) = overload else { return stream.abort() };
-        match Arc::clone(&self.answers).try_acquire_owned() {
+        match Arc::clone(&self.0).try_acquire_owned() {
             Ok(turn) if plain => {
                 let answer = answer.clone();
                 tokio::spawn(async move {

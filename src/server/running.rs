@@ -11,9 +11,10 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::accept::Control;
-use super::hub::{ConnectionInfo, Counters, DrainReport, Hub};
+use super::hub::{ConnectionInfo, DrainReport, Hub};
 use super::listen::Listening;
 use super::signal::Signals;
+use super::tally::Counters;
 use crate::connection::{CloseReason, ConnectionId, wait_closed};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -69,6 +70,7 @@ impl Running {
         };
         for Listening { endpoint, control, task, .. } in listening {
             tracing::info!(%endpoint, "listening");
+            running.hub.tallies.of(&endpoint);
             tokio::spawn(task);
             running.endpoints.push(endpoint);
             running.controls.push(control);

@@ -30,14 +30,16 @@ const UNKNOWN: i32 = 5;
 #[test]
 fn errors_are_told_apart() {
     let of = |code| class(&io::Error::from_raw_os_error(code));
-    for (codes, expected) in
-        [(&CONNECTION[..], Class::Connection), (&EXHAUSTED, Class::Exhausted), (&FATAL, Class::Fatal)]
-    {
+    for (codes, expected) in [
+        (&CONNECTION[..], AcceptFailure::Connection),
+        (&EXHAUSTED, AcceptFailure::Exhausted),
+        (&FATAL, AcceptFailure::Fatal),
+    ] {
         for code in codes {
             assert_eq!(of(*code), expected, "{}", io::Error::from_raw_os_error(*code));
         }
     }
-    assert_eq!(of(UNKNOWN), Class::Unknown);
+    assert_eq!(of(UNKNOWN), AcceptFailure::Unknown);
 }
 
 /// Fails as often as it is told to, then accepts.

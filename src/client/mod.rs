@@ -39,7 +39,11 @@ use crate::proxy::ProxyHeader;
 use crate::transport::resolve;
 use crate::transport::{ByteStream, MaybeTlsRead, MaybeTlsWrite, fits, mem, missing_feature};
 #[cfg(feature = "tls")]
-use {crate::tls::ClientTls, crate::transport::tcp::TcpWrite, tokio::net::tcp::OwnedReadHalf};
+use {
+    crate::tls::{ClientTls, Lower, Wire},
+    crate::transport::tcp::TcpWrite,
+    tokio::net::tcp::OwnedReadHalf,
+};
 
 /// Connects to an endpoint, with the codec that the peer speaks, within 10 s. For other options, or a codec whose
 /// messages in and out differ, there is [`Connect`].
@@ -221,7 +225,8 @@ impl<C> Client<C> {
                 let (stream, addr) = eyeballs::race(addresses, &self.limits).await.map_err(failed)?;
                 let (read, write, peer) =
                     self.begin(crate::transport::tcp::Tcp { stream, addr }).await.map_err(failed)?;
-                let secured = tls.connect(name, read, write).await.map_err(failed)?;
+                let wire = Wire::new(Box::new(read), Lower::new(write));
+                let secured = Box::pin(tls.connect(name, wire)).await.map_err(failed)?;
                 let (read, write, info) = secured.over::<OwnedReadHalf, TcpWrite>();
                 Ok(self.halves(read, write, peer.with_tls(info)))
             }

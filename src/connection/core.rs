@@ -61,7 +61,10 @@ pub(crate) trait Remainder: Send {
 
 pub(crate) struct Core {
     pub(crate) id: ConnectionId,
-    pub(crate) peer: Peer,
+    peer: Peer,
+    /// The peer as it is known since the connection was encrypted.
+    #[cfg(feature = "tls")]
+    upgraded: OnceLock<Box<Peer>>,
     pub(crate) limits: Arc<Live>,
     pub(crate) deadlines: Deadlines,
     /// The runtime to send from where no task of ours drives the connection.
@@ -118,6 +121,8 @@ impl Core {
         Self {
             id: ConnectionId::next(),
             peer,
+            #[cfg(feature = "tls")]
+            upgraded: OnceLock::new(),
             limits,
             deadlines: Deadlines::new(Instant::now(), silence),
             runtime,
@@ -135,6 +140,21 @@ impl Core {
             closed: OnceLock::new(),
             on_close: Mutex::new(Vec::new()),
         }
+    }
+
+    /// The other end.
+    pub(crate) fn peer(&self) -> &Peer {
+        #[cfg(feature = "tls")]
+        if let Some(upgraded) = self.upgraded.get() {
+            return upgraded;
+        }
+        &self.peer
+    }
+
+    /// The connection has been encrypted.
+    #[cfg(feature = "tls")]
+    pub(crate) fn upgrade(&self, info: crate::tls::TlsInfo) {
+        let _ = self.upgraded.set(Box::new(self.peer.clone().with_tls(info)));
     }
 
     fn has(&self, flag: u16) -> bool {
@@ -419,7 +439,7 @@ impl Core {
     pub(crate) fn sum_up(&self, totals: Totals) -> Closed {
         Closed {
             id: self.id,
-            peer: self.peer.clone(),
+            peer: self.peer().clone(),
             reason: self.reason(),
             duration: self.deadlines.opened().elapsed(),
             bytes_in: self.traffic.bytes_in(),

@@ -88,7 +88,7 @@ where
     /// The other end.
     #[must_use]
     pub fn peer(&self) -> &Peer {
-        &self.core.peer
+        self.core.peer()
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -317,7 +317,17 @@ where
     pub async fn finish(&mut self) -> Result<(), Error> {
         self.out.end();
         self.flush().await?;
-        poll_fn(|cx| self.out.poll_shutdown(cx)).await;
+        let mut waited = false;
+        poll_fn(|cx| {
+            let shut = self.out.poll_shutdown(cx);
+            waited |= shut.is_pending();
+            shut
+        })
+        .await;
+        if waited {
+            // it may have been over before the end could be said
+            self.check()?;
+        }
         self.core.deadlines.half_closes();
         Ok(())
     }
@@ -393,7 +403,7 @@ impl<In, Out> Drop for Connection<In, Out> {
 
 impl<In, Out> fmt::Debug for Connection<In, Out> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Connection({} with {})", self.core.id, self.core.peer)
+        write!(f, "Connection({} with {})", self.core.id, self.core.peer())
     }
 }
 

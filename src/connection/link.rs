@@ -11,6 +11,8 @@ use super::closed::{CloseReason, Failure};
 use super::core::{Core, Remainder};
 use crate::codec::CodecError;
 use crate::error::{BoxError, Error, ErrorKind};
+#[cfg(feature = "tls")]
+use {crate::tls::TlsRead, tokio::io::AsyncRead};
 
 /// What came in.
 #[derive(Debug)]
@@ -35,6 +37,14 @@ pub(crate) trait Link<In, Out>: Remainder {
     fn holds_part(&self) -> bool;
     /// Appends a message to `buffer`. After an error there may be a part of it.
     fn encode(&mut self, message: Out, buffer: &mut BytesMut) -> Result<(), Error>;
+    /// Takes the transport's half out for a TLS handshake, where it is a byte stream in the clear.
+    #[cfg(feature = "tls")]
+    fn take_stream(&mut self) -> Option<Box<dyn AsyncRead + Send + Unpin>> {
+        None
+    }
+    /// Puts what came of that in its place.
+    #[cfg(feature = "tls")]
+    fn put_tls(&mut self, _: TlsRead) {}
     fn into_remainder(self: Box<Self>, core: &Core) -> Box<dyn Remainder>;
 }
 

@@ -11,6 +11,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `handle`, `sending`, `stream_sink` | [`Connection`], what users hold: receiving and the end, sending, traits of `futures` |
+//! | `start_tls` | from a connection in the clear to an encrypted one |
 //! | `sender` | [`Sender`], to send from elsewhere |
 //! | `core`, `traffic` | what everybody shares: flags, the reason for the end; what has gone over it |
 //! | `link`, `stream_in`, `message_in` | the codec on the read half, of byte streams and of message transports |
@@ -51,6 +52,8 @@ mod pool;
 mod pump;
 mod sender;
 mod sending;
+#[cfg(feature = "tls")]
+mod start_tls;
 mod stream_in;
 mod stream_sink;
 mod traffic;

@@ -19,6 +19,8 @@ use super::{batch, pump};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};
+#[cfg(feature = "tls")]
+use crate::tls::{Lower, TlsWrite};
 
 /// The codec that an endpoint was bound with. Each connection's is a clone; a group encodes with one of its own.
 pub(crate) struct Prototype<C> {
@@ -236,6 +238,25 @@ where
         if let Some((_, owner)) = owner {
             owner.wake();
         }
+    }
+
+    #[cfg(feature = "tls")]
+    fn take_half(&self) -> Option<(Lower, BytesMut)> {
+        let mut locked = self.out();
+        let out = &mut *locked;
+        let taken = out.take_half(&self.core)?;
+        let owner = self.freed(out);
+        drop(locked);
+        if let Some(owner) = owner {
+            owner.wake();
+        }
+        Some(taken)
+    }
+
+    #[cfg(feature = "tls")]
+    fn put_tls(&self, tls: TlsWrite) {
+        self.out().put_tls(tls);
+        batch::unlimited(|| self.write_for_owner());
     }
 
     fn settle(&self) {

@@ -9,6 +9,8 @@ use bytes::{Bytes, BytesMut};
 use super::core::Core;
 use super::sender::Overflow;
 use crate::error::Error;
+#[cfg(feature = "tls")]
+use crate::tls::{Lower, TlsWrite};
 
 /// The write half of a transport.
 pub(crate) trait WriteHalf: Send + 'static {
@@ -33,6 +35,14 @@ pub(crate) trait WriteHalf: Send + 'static {
     fn has_moved(&mut self) -> bool {
         false
     }
+    /// Takes the half out for a TLS handshake, where it is in the clear.
+    #[cfg(feature = "tls")]
+    fn take_lower(&mut self) -> Option<Lower> {
+        None
+    }
+    /// Puts what came of that in its place.
+    #[cfg(feature = "tls")]
+    fn put_tls(&mut self, _: TlsWrite) {}
     /// Called before the half is dropped without a shutdown: what is on its way may be thrown away.
     fn abort(&mut self) {}
 }
@@ -50,6 +60,12 @@ pub(crate) trait Outlet: Send + Sync {
     fn release(&self, abort: bool);
     /// Takes what the owner has on the stage.
     fn settle(&self);
+    /// Takes the transport's half out for a TLS handshake, and what waits for it, which is to go out before. What is sent
+    /// from here on waits until there is another one.
+    #[cfg(feature = "tls")]
+    fn take_half(&self) -> Option<(Lower, BytesMut)>;
+    #[cfg(feature = "tls")]
+    fn put_tls(&self, tls: TlsWrite);
     /// No further messages.
     fn end(&self);
     /// Whether the owner may add a message.

@@ -9,6 +9,8 @@ use bytes::{Buf, BytesMut};
 use super::core::Core;
 use super::outlet::{Admits, Totals, Until, WriteHalf};
 use super::{batch, pool};
+#[cfg(feature = "tls")]
+use crate::tls::{Lower, TlsWrite};
 
 /// What a waiting message of a message transport is charged beyond its bytes: empty ones are not free.
 const OVERHEAD: usize = 64;
@@ -31,6 +33,8 @@ pub(super) struct Pending<C, W> {
     pub(super) charged: usize,
     /// The transport takes nothing: only the driver tries again.
     pub(super) blocked: bool,
+    /// A handshake has the transport.
+    pub(super) away: bool,
     pub(super) ended: bool,
     pub(super) shut: bool,
     /// A sender waits for room.
@@ -51,6 +55,7 @@ impl<C, W: WriteHalf> Pending<C, W> {
             totals: Totals::default(),
             charged: 0,
             blocked: false,
+            away: false,
             ended: false,
             shut: false,
             awaited: false,
@@ -170,6 +175,10 @@ impl<C, W: WriteHalf> Pending<C, W> {
 
     /// Writes until everything is out or the transport takes no more.
     pub(super) fn poll_write(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.away {
+            // whoever has it knows how long that may last
+            return Poll::Pending;
+        }
         if self.buffer.is_empty() && self.sizes.as_ref().is_none_or(VecDeque::is_empty) {
             return self.poll_flush(core, cx);
         }
@@ -231,6 +240,30 @@ impl<C, W: WriteHalf> Pending<C, W> {
         }
         self.shut = true;
         Poll::Ready(())
+    }
+
+    /// Takes the half out for a TLS handshake, and what waits for it.
+    #[cfg(feature = "tls")]
+    pub(super) fn take_half(&mut self, core: &Core) -> Option<(Lower, BytesMut)> {
+        let half = self.half.as_mut()?.take_lower()?;
+        let waits = std::mem::take(&mut self.buffer);
+        if let Some(sizes) = &mut self.sizes {
+            sizes.clear();
+        }
+        self.first_is_part = false;
+        self.largest = 0;
+        self.totals.bytes += waits.len() as u64;
+        core.deadlines.drained();
+        (self.away, self.blocked) = (true, true);
+        Some((half, waits))
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn put_tls(&mut self, tls: TlsWrite) {
+        if let Some(half) = &mut self.half {
+            half.put_tls(tls);
+        }
+        (self.away, self.blocked) = (false, false);
     }
 
     fn blocks(&mut self, core: &Core, waits: bool) {

@@ -101,7 +101,7 @@ impl<M: Send + 'static> Sender<M> {
     /// The other end.
     #[must_use]
     pub fn peer(&self) -> &Peer {
-        &self.core().peer
+        self.core().peer()
     }
 
     /// Whether messages can no longer be sent.
@@ -204,6 +204,6 @@ impl<M> Clone for Sender<M> {
 impl<M> fmt::Debug for Sender<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let core = self.out.core();
-        write!(f, "Sender({} to {})", core.id, core.peer)
+        write!(f, "Sender({} to {})", core.id, core.peer())
     }
 }

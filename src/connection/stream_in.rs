@@ -15,6 +15,9 @@ use super::link::{Link, Received, decode_failure, encode_error};
 use super::pool;
 use crate::error::{BoxError, Error};
 use crate::limits::STEP;
+#[cfg(feature = "tls")]
+use crate::tls::TlsRead;
+use crate::transport::MaybeTlsRead;
 
 /// With fewer bytes held than this, a read buffer is exchanged for one of their size while the connection waits; with
 /// less room than this, it gets more.
@@ -25,7 +28,7 @@ const DISCARD: usize = 1 << 20;
 const FRAMING: usize = 1024;
 
 pub(crate) struct StreamIn<R, C> {
-    io: R,
+    io: MaybeTlsRead<R>,
     codec: C,
     buffer: BytesMut,
     /// The buffer is of the size of what it holds.
@@ -43,7 +46,7 @@ pub(crate) struct StreamIn<R, C> {
 }
 
 impl<R, C> StreamIn<R, C> {
-    pub(crate) fn new(io: R, codec: C, slot: Option<Box<dyn Send>>) -> Self {
+    pub(crate) fn new(io: MaybeTlsRead<R>, codec: C, slot: Option<Box<dyn Send>>) -> Self {
         Self {
             io,
             codec,
@@ -180,6 +183,16 @@ where
     #[inline]
     fn encode(&mut self, message: Out, buffer: &mut BytesMut) -> Result<(), Error> {
         self.codec.encode(message, buffer).map_err(encode_error)
+    }
+
+    #[cfg(feature = "tls")]
+    fn take_stream(&mut self) -> Option<Box<dyn AsyncRead + Send + Unpin>> {
+        self.io.take()
+    }
+
+    #[cfg(feature = "tls")]
+    fn put_tls(&mut self, read: TlsRead) {
+        self.io = MaybeTlsRead::Tls(read);
     }
 
     fn into_remainder(mut self: Box<Self>, core: &Core) -> Box<dyn Remainder> {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::{Budget, Limits, STEP};
+use super::{Budget, Handshakes, Limits, STEP};
 
 /// A duration in the unit of the clocks.
 pub(crate) fn micros(duration: Duration) -> u64 {
@@ -18,6 +18,7 @@ macro_rules! live {
         pub(crate) struct Live {
             whole: RwLock<Arc<Limits>>,
             pub(crate) memory: Budget,
+            pub(crate) handshakes: Arc<Handshakes>,
             $($size: AtomicUsize,)*
             $($time: AtomicU64,)*
             outbox: AtomicUsize,
@@ -29,6 +30,7 @@ macro_rules! live {
             pub(crate) fn new(limits: Limits) -> Arc<Self> {
                 Arc::new(Self {
                     memory: Budget::new(limits.memory),
+                    handshakes: Arc::default(),
                     $($size: AtomicUsize::new(limits.$size),)*
                     $($time: AtomicU64::new(micros(limits.$time)),)*
                     outbox: AtomicUsize::new(limits.outbox),

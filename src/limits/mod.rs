@@ -7,6 +7,7 @@
 //! | `overload` | what becomes of peers for whom there is no place |
 //! | `live` | the limits in force, which can change while a server runs |
 //! | `addresses` | how many connections or sessions each address has |
+//! | `handshakes` | how many of them are under way |
 //! | `budget` | the memory of all buffers together |
 //! | `show` | as text |
 //! | `worst_case` | what the limits add up to |
@@ -14,6 +15,7 @@
 mod addresses;
 mod budget;
 mod check;
+mod handshakes;
 mod live;
 #[cfg(all(test, hythe_model))]
 mod models;
@@ -27,6 +29,7 @@ pub use overload::Overload;
 
 pub(crate) use addresses::{Addresses, Place};
 pub(crate) use budget::{Budget, Relief, STEP, Waits};
+pub(crate) use handshakes::Handshakes;
 pub(crate) use live::{Live, micros};
 
 /// What a server and its connections may use, and for how long.

@@ -7,7 +7,7 @@ use crate::error::BoxError;
 use crate::peer::{Peer, PeerAddress};
 use crate::proxy::ProxyProtocol;
 #[cfg(feature = "tls")]
-use crate::tls::ServerTls;
+use crate::tls::{Lower, ServerTls, Wire};
 use crate::transport::{BindOptions, ByteStream, MaybeTlsRead, MaybeTlsWrite};
 
 /// The handshakes of a listener, in their order.
@@ -80,7 +80,8 @@ impl Greeting {
         let (read, write) = stream.split();
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            let secured = tls.accept(read, write).await.map_err(|error| Unfit::new(Refusal::Handshake, error))?;
+            let wire = Wire::new(Box::new(read), Lower::new(write));
+            let secured = Box::pin(tls.accept(wire)).await.map_err(|error| Unfit::new(Refusal::Handshake, error))?;
             let (read, write, info) = secured.over();
             return Ok(Greeted { read, write, peer: peer.with_tls(info) });
         }

@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::handshakes::Handshakes;
 use super::log::Log;
 use super::rate::Rate;
 use super::refusals::{Refusal, Refusals};
@@ -33,7 +32,6 @@ pub(crate) struct Hub {
     pub(crate) slots: Arc<Slots>,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) rate: Rate,
-    pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) refusals: Refusals,
     pub(crate) log: Log,
     pub(crate) paused: AtomicBool,
@@ -96,7 +94,6 @@ impl Hub {
             slots: Slots::new(limits.max_connections),
             addresses: Arc::default(),
             rate: Rate::default(),
-            handshakes: Arc::default(),
             refusals: Refusals::default(),
             log: Log::default(),
             limits: Live::new(limits),
@@ -133,7 +130,7 @@ impl Hub {
 
     /// A connection was made.
     pub(crate) fn register(&self, core: &Arc<Core>) {
-        self.tallies.of(core.peer.endpoint()).accepted();
+        self.tallies.of(core.peer().endpoint()).accepted();
         let mut open = lock(&self.open);
         open.connections.insert(core.id, Arc::clone(core));
         let (drain, cut) = (open.drain, open.cut);
@@ -156,7 +153,7 @@ impl Hub {
     pub(crate) fn counters(&self) -> Counters {
         let mut counters = self.tallies.sums();
         counters.open = lock(&self.open).connections.len() as u64;
-        counters.handshakes = self.handshakes.count() as u64;
+        counters.handshakes = self.limits.handshakes.count() as u64;
         counters.memory = self.limits.memory.used() as u64;
         counters
     }
@@ -195,7 +192,7 @@ impl Hub {
     pub(crate) fn sweep(&self, passed: Duration) {
         let (cores, stall) = (self.cores(), self.limits.get().stall);
         lock(&self.busy).look(&cores, passed, stall, |core, seen_for| {
-            self.tallies.of(core.peer.endpoint()).stalls.fetch_add(1, Relaxed);
+            self.tallies.of(core.peer().endpoint()).stalls.fetch_add(1, Relaxed);
             self.log.stalled(core, seen_for);
         });
     }
@@ -203,7 +200,7 @@ impl Hub {
     /// A connection's task keeps its thread, or did.
     pub(crate) fn blocked(&self, core: &Core, thread: &Thread, blockage: Blockage) {
         if matches!(blockage, Blockage::Begins(_)) {
-            self.tallies.of(core.peer.endpoint()).runtime_stalls.fetch_add(1, Relaxed);
+            self.tallies.of(core.peer().endpoint()).runtime_stalls.fetch_add(1, Relaxed);
         }
         log::blocked(core, thread, blockage);
     }
@@ -219,10 +216,10 @@ impl Hub {
     /// Ends every connection at once, also those that are just being made.
     pub(crate) fn cut(&self) {
         lock(&self.open).cut = true;
-        self.handshakes.shed_all();
         for core in self.cores() {
             core.cut(CloseReason::Shutdown);
         }
+        self.limits.handshakes.shed_all();
     }
 
     /// Whether whoever still comes is to go at once.
@@ -290,7 +287,7 @@ impl Relief for Weak<Hub> {
 fn info(core: &Core) -> ConnectionInfo {
     ConnectionInfo {
         id: core.id,
-        peer: core.peer.clone(),
+        peer: core.peer().clone(),
         age: core.deadlines.opened().elapsed(),
         bytes_in: core.traffic.bytes_in(),
         bytes_out: core.traffic.bytes_out(),
@@ -304,7 +301,7 @@ impl Watch for Hub {
     fn ended(&self, core: &Core, closed: &Closed) {
         self.log.ended(core, closed);
         core.counts();
-        self.tallies.of(core.peer.endpoint()).closed(closed);
+        self.tallies.of(core.peer().endpoint()).closed(closed);
         let mut open = lock(&self.open);
         if open.drain.is_some() {
             match closed.reason {

@@ -99,7 +99,7 @@ impl Log {
         let (reason, cause) = (closed.reason.as_str(), closed.cause.as_deref().map(cause));
         let suppressed = suppressed(times);
         if is_failure {
-            let (id, peer, endpoint) = (core.id, &core.peer, core.peer.endpoint());
+            let (id, peer, endpoint) = (core.id, core.peer(), core.peer().endpoint());
             tracing::warn!(
                 %id, %peer, %endpoint, reason, cause, ?duration, bytes_in, bytes_out, messages_in, messages_out,
                 unsent_bytes, suppressed, "the session failed"
@@ -143,7 +143,7 @@ impl Log {
     pub(crate) fn stalled(&self, core: &Core, handled_for: Duration) {
         if let Some(times) = self.stalled.admit() {
             let (id, peer, endpoint, messages_in) =
-                (core.id, &core.peer, core.peer.endpoint(), core.traffic.messages_in());
+                (core.id, core.peer(), core.peer().endpoint(), core.traffic.messages_in());
             let suppressed = suppressed(times);
             tracing::warn!(%id, %peer, %endpoint, messages_in, ?handled_for, suppressed, "a session does not return");
         }
@@ -152,7 +152,7 @@ impl Log {
 
 /// A connection's task keeps its thread, or did.
 pub(crate) fn blocked(core: &Core, thread: &Thread, blockage: Blockage) {
-    let (id, peer, endpoint, thread) = (core.id, &core.peer, core.peer.endpoint(), thread.name());
+    let (id, peer, endpoint, thread) = (core.id, core.peer(), core.peer().endpoint(), thread.name());
     match blockage {
         Blockage::Begins(time) => {
             tracing::warn!(%id, %peer, %endpoint, thread, blocked_for = ?time, "a session blocks its thread");

@@ -8,7 +8,7 @@
 //! | `inherited`, `listen_fds` | sockets that the server before, or a service manager, has made |
 //! | `accept`, `udp` | the loops that take new peers |
 //! | `errno` | what an error of accepting is about |
-//! | `greeting`, `handshakes` | what comes before a connection, and how many of that at once |
+//! | `greeting` | what comes before a connection |
 //! | `open` | from an accepted peer to a connection with its task |
 //! | `slots`, `rate` | how many connections: over all, in a second |
 //! | `refusals` | who was turned away, and how |
@@ -50,7 +50,6 @@ mod errno;
 mod greeting;
 #[cfg(feature = "handover")]
 mod handover;
-mod handshakes;
 mod hub;
 mod inherited;
 mod listen;

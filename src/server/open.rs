@@ -83,7 +83,7 @@ where
         let limits = self.hub.limits.get();
         let (from, since) = (peer.clone(), Instant::now());
         let handshake = timeout(limits.handshake, self.greeting.perform(stream, peer));
-        let running = self.hub.handshakes.begin(limits.handshakes);
+        let running = self.hub.limits.handshakes.begin(limits.handshakes);
         if self.hub.is_cut() {
             return;
         }
@@ -132,7 +132,7 @@ where
                 "connection",
                 id = %core.id,
                 endpoint = %self.endpoint,
-                peer = %core.peer,
+                peer = %core.peer(),
                 codec = %TypeName(std::any::type_name::<C>()),
             );
             let scope = Scope::new(span);

@@ -81,7 +81,7 @@ impl Visits {
     /// That of the wire with this number.
     pub(super) fn find(&self, number: u64) -> Option<Arc<Visit>> {
         let address = PeerAddress::Memory(number);
-        lock(&self.list).iter().find(|visit| visit.core.peer.address() == address).cloned()
+        lock(&self.list).iter().find(|visit| visit.core.peer().address() == address).cloned()
     }
 
     /// Waits until `look` finds what it looks for.

@@ -59,11 +59,13 @@ use crate::connection::CloseReason;
 use crate::error::{Error, ErrorKind};
 
 pub use client::{ClientTls, ClientTlsBuilder};
+pub use handshake::Upgrade;
 pub use info::{TlsInfo, TlsVersion};
 pub use pem::Pem;
 pub use server::{ServerTls, ServerTlsBuilder};
 
-pub(crate) use stream::{TlsRead, TlsWrite};
+pub(crate) use handshake::Secured;
+pub(crate) use stream::{Lower, TlsRead, TlsWrite, Wire};
 
 static VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 

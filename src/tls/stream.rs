@@ -25,21 +25,23 @@ use crate::sync::lock;
 pub(super) const HELD: usize = 32 << 10;
 
 /// The byte stream under a session, whatever its transport: counts what it takes.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     read: Box<dyn AsyncRead + Send + Unpin>,
-    write: Box<dyn Lower>,
+    write: Lower,
     written: u64,
 }
 
 /// A [`WriteHalf`] without its type.
-trait Lower: Send {
+pub(crate) struct Lower(Box<dyn Untyped>);
+
+trait Untyped: Send {
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     fn abort(&mut self);
 }
 
-impl<W: WriteHalf> Lower for W {
+impl<W: WriteHalf> Untyped for W {
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         WriteHalf::poll_write_vectored(self, cx, bytes)
     }
@@ -54,6 +56,12 @@ impl<W: WriteHalf> Lower for W {
 
     fn abort(&mut self) {
         WriteHalf::abort(self);
+    }
+}
+
+impl Lower {
+    pub(crate) fn new(half: impl WriteHalf) -> Self {
+        Self(Box::new(half))
     }
 }
 
@@ -115,18 +123,14 @@ impl WriteHalf for TlsWrite {
     /// The peer sees a reset, and no `close_notify`.
     fn abort(&mut self) {
         if let Some(session) = self.session.take() {
-            wire(&mut lock(&session)).write.abort();
+            lock(&session).get_mut().0.write.0.abort();
         }
     }
 }
 
-fn wire(stream: &mut TlsStream<Wire>) -> &mut Wire {
-    stream.get_mut().0
-}
-
 impl Wire {
-    pub(super) fn new(read: impl AsyncRead + Send + Unpin + 'static, write: impl WriteHalf) -> Self {
-        Self { read: Box::new(read), write: Box::new(write), written: 0 }
+    pub(crate) fn new(read: Box<dyn AsyncRead + Send + Unpin>, write: Lower) -> Self {
+        Self { read, write, written: 0 }
     }
 }
 
@@ -146,7 +150,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(self.write.poll_write_vectored(cx, bytes))?;
+        let written = ready!(self.write.0.poll_write_vectored(cx, bytes))?;
         self.written = self.written.wrapping_add(written as u64);
         Poll::Ready(Ok(written))
     }
@@ -156,10 +160,10 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.write.poll_flush(cx)
+        self.write.0.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.write.poll_shutdown(cx)
+        self.write.0.poll_shutdown(cx)
     }
 }

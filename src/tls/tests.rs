@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::handshake::Secured;
-use super::stream::{HELD, TlsRead, TlsWrite};
+use super::stream::{HELD, Lower, TlsRead, TlsWrite, Wire};
 use super::{ClientTls, Pem, ServerTls};
 use crate::connection::WriteHalf;
 use crate::transport::ByteStream;
-use crate::transport::tcp::{Tcp, TcpWrite};
+use crate::transport::tcp::Tcp;
 
 /// Counts how often it is woken.
 #[derive(Default)]
@@ -60,17 +59,17 @@ async fn sockets() -> (TcpStream, TcpStream) {
     (listener.accept().await.unwrap().0, client)
 }
 
-fn split(stream: TcpStream) -> (OwnedReadHalf, TcpWrite) {
+fn wire(stream: TcpStream) -> Wire {
     let addr = stream.peer_addr().unwrap();
-    Tcp { stream, addr }.split()
+    let (read, write) = Tcp { stream, addr }.split();
+    Wire::new(Box::new(read), Lower::new(write))
 }
 
 async fn pair() -> (Secured, Secured) {
     let (server, client) = tls();
     let (ours, theirs) = sockets().await;
-    let ((read, write), (other_read, other_write)) = (split(ours), split(theirs));
     let name = client.name_for("localhost").unwrap();
-    let (server, client) = tokio::join!(server.accept(read, write), client.connect(name, other_read, other_write));
+    let (server, client) = tokio::join!(server.accept(wire(ours)), client.connect(name, wire(theirs)));
     (server.ok().unwrap(), client.ok().unwrap())
 }
 
@@ -200,10 +199,8 @@ async fn whoever_speaks_something_else_is_told_by_an_alert() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     peer.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    let accept = tokio::spawn(async move {
-        let (read, write) = split(listener.accept().await.unwrap().0);
-        server.accept(read, write).await.err().unwrap()
-    });
+    let accept =
+        tokio::spawn(async move { server.accept(wire(listener.accept().await.unwrap().0)).await.err().unwrap() });
     let mut answer = Vec::new();
     peer.read_to_end(&mut answer).await.expect("a reset");
     assert_eq!(answer.first(), Some(&21), "an alert: {answer:?}");

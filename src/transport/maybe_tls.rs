@@ -9,13 +9,16 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::connection::WriteHalf;
 #[cfg(feature = "tls")]
-use crate::tls::{TlsRead, TlsWrite};
+use crate::tls::{Lower, TlsRead, TlsWrite};
 
 /// The read half.
 pub(crate) enum MaybeTlsRead<R> {
     Plain(R),
     #[cfg(feature = "tls")]
     Tls(TlsRead),
+    /// A handshake has it.
+    #[cfg(feature = "tls")]
+    Away,
 }
 
 /// The write half.
@@ -23,6 +26,23 @@ pub(crate) enum MaybeTlsWrite<W> {
     Plain(W),
     #[cfg(feature = "tls")]
     Tls(TlsWrite),
+    /// A handshake has it.
+    #[cfg(feature = "tls")]
+    Away,
+}
+
+#[cfg(feature = "tls")]
+impl<R: AsyncRead + Send + Unpin + 'static> MaybeTlsRead<R> {
+    /// Takes what is in the clear out.
+    pub(crate) fn take(&mut self) -> Option<Box<dyn AsyncRead + Send + Unpin>> {
+        match std::mem::replace(self, Self::Away) {
+            Self::Plain(read) => Some(Box::new(read)),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
 }
 
 impl<R: AsyncRead + Unpin> AsyncRead for MaybeTlsRead<R> {
@@ -32,6 +52,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for MaybeTlsRead<R> {
             Self::Plain(read) => Pin::new(read).poll_read(cx, buf),
             #[cfg(feature = "tls")]
             Self::Tls(read) => Pin::new(read).poll_read(cx, buf),
+            #[cfg(feature = "tls")]
+            Self::Away => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }
@@ -45,6 +67,8 @@ impl<W: WriteHalf> WriteHalf for MaybeTlsWrite<W> {
             Self::Plain(write) => write.poll_write(cx, bytes),
             #[cfg(feature = "tls")]
             Self::Tls(write) => write.poll_write(cx, bytes),
+            #[cfg(feature = "tls")]
+            Self::Away => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -54,6 +78,8 @@ impl<W: WriteHalf> WriteHalf for MaybeTlsWrite<W> {
             Self::Plain(write) => write.poll_flush(cx),
             #[cfg(feature = "tls")]
             Self::Tls(write) => write.poll_flush(cx),
+            #[cfg(feature = "tls")]
+            Self::Away => Poll::Ready(Ok(())),
         }
     }
 
@@ -62,6 +88,8 @@ impl<W: WriteHalf> WriteHalf for MaybeTlsWrite<W> {
             Self::Plain(write) => write.poll_shutdown(cx),
             #[cfg(feature = "tls")]
             Self::Tls(write) => write.poll_shutdown(cx),
+            #[cfg(feature = "tls")]
+            Self::Away => Poll::Ready(Ok(())),
         }
     }
 
@@ -70,6 +98,8 @@ impl<W: WriteHalf> WriteHalf for MaybeTlsWrite<W> {
             Self::Plain(write) => write.has_moved(),
             #[cfg(feature = "tls")]
             Self::Tls(write) => write.has_moved(),
+            #[cfg(feature = "tls")]
+            Self::Away => false,
         }
     }
 
@@ -78,6 +108,24 @@ impl<W: WriteHalf> WriteHalf for MaybeTlsWrite<W> {
             Self::Plain(write) => write.abort(),
             #[cfg(feature = "tls")]
             Self::Tls(write) => write.abort(),
+            #[cfg(feature = "tls")]
+            Self::Away => {}
         }
+    }
+
+    #[cfg(feature = "tls")]
+    fn take_lower(&mut self) -> Option<Lower> {
+        match std::mem::replace(self, Self::Away) {
+            Self::Plain(write) => Some(Lower::new(write)),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    fn put_tls(&mut self, write: TlsWrite) {
+        *self = Self::Tls(write);
     }
 }

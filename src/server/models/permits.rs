@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use crate::server::handshakes::Handshakes;
+use crate::limits::Handshakes;
 use crate::server::slots::Slots;
 use crate::sync::model::check;
 

@@ -11,13 +11,13 @@ use futures::task::AtomicWaker;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::sync::{Mutex, lock};
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Handshakes {
     next: AtomicU64,
     running: Mutex<Running>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Running {
     /// In the order in which they began.
     tickets: BTreeMap<u64, Arc<Ticket>>,
@@ -25,7 +25,7 @@ struct Running {
     over: bool,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Ticket {
     shed: AtomicBool,
     task: AtomicWaker,

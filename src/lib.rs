@@ -84,6 +84,8 @@
 //! | `testing` | no | [`hythe::testing`][testing]: tests of one's own handlers, in memory and under a paused clock |
 //! | `fd` | no | `fd:`, sockets that a service manager passes (`LISTEN_FDS`); with the three above |
 //! | `handover` | no | `Server::handover`: a new process takes the sockets over from the running one (Linux) |
+//! | `metrics` | no | what servers count, through the facade of the crate `metrics` |
+//! | `prometheus` | no | an endpoint where Prometheus finds it |
 //!
 //! `mem:` is always there. No feature changes what another one does.
 //!
@@ -103,6 +105,8 @@ pub mod group;
 pub mod handler;
 mod limits;
 mod log;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod peer;
 pub mod proxy;
 pub mod server;

@@ -347,7 +347,7 @@ impl Core {
     /// for the peer to take what was sent, and where none will come any more.
     pub(crate) fn handled(&self) -> Option<u64> {
         let waits = self.deadlines.is_waiting() || self.deadlines.is_stalled();
-        if waits || self.has(RELEASED | PEER_ENDED | COUNTED) || self.failure().is_some() {
+        if waits || self.has(RELEASED | PEER_ENDED) || self.is_counted() || self.failure().is_some() {
             return None;
         }
         // a session without a handler may send all its life and never ask for a message

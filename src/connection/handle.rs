@@ -14,6 +14,7 @@ use super::core::{ConnectionId, Core, discard};
 use super::link::{Link, Received};
 use super::outlet::Outbound;
 use super::sender::Sender;
+use super::timing::Timing;
 use super::{batch, pump};
 use crate::error::Error;
 use crate::peer::Peer;
@@ -44,6 +45,7 @@ pub struct Connection<In, Out = In> {
     pub(super) promised: bool,
     /// Where no task of ours drives the connection: its next deadline.
     pub(super) timer: Option<Pin<Box<Sleep>>>,
+    timing: Timing,
 }
 
 /// What only the owner uses.
@@ -76,7 +78,13 @@ where
     pub(crate) fn new(link: Box<dyn Link<In, Out>>, out: Arc<dyn Outbound<Out>>) -> Self {
         let core = Arc::clone(out.core());
         let owned = Mutex::new(Owned { link: Some(link), slot: None });
-        Self { owned, out, core, turn: 0, spent: false, promised: false, timer: None }
+        let timing = Timing::default();
+        Self { owned, out, core, turn: 0, spent: false, promised: false, timer: None, timing }
+    }
+
+    pub(crate) fn timed(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
     }
 
     /// Its id, unique within this process.
@@ -170,6 +178,7 @@ where
     /// The next thing to do. Who `wants_drain` is told of a drain, again and again.
     #[inline]
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>, wants_drain: bool) -> Poll<Event> {
+        self.timing.ends();
         if self.core.is_disturbed() {
             if let Some(event) = self.disturbance(wants_drain) {
                 return Poll::Ready(event);
@@ -192,6 +201,7 @@ where
                 self.core.deadlines.handles_for_limited_time();
             }
             self.core.take_idle();
+            self.timing.starts(self.core.traffic.messages_in());
             return Poll::Ready(Event::Message);
         }
         self.no_message(received, cx, wants_drain)

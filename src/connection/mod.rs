@@ -18,7 +18,7 @@
 //! | `outlet`, `outbox`, `pending` | the outgoing side: as others see it, its lock, what is under it |
 //! | `batch`, `pump` | who writes it when: a session that waits; a task where there is no session |
 //! | `driver` | the one task of a server's connection |
-//! | `polls` | which connection each thread is polling, for whoever watches for one that does not end |
+//! | `polls`, `timing` | which connection each thread is polling; how long a message takes |
 //! | `deadlines`, `closed`, `pool` | clocks; reasons and totals; buffers of a thread |
 //!
 //! ```
@@ -56,6 +56,7 @@ mod sending;
 mod start_tls;
 mod stream_in;
 mod stream_sink;
+mod timing;
 mod traffic;
 
 pub use batch::batch;
@@ -78,3 +79,4 @@ pub(crate) use polls::{Poll, Thread};
 pub(crate) use pool::THREAD;
 pub(crate) use pump::finish;
 pub(crate) use stream_in::StreamIn;
+pub(crate) use timing::Timing;

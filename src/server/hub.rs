@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::log::Log;
+use super::meters::{Meters, Whole};
 use super::rate::Rate;
 use super::refusals::{Refusal, Refusals};
 use super::slots::{Slot, Slots};
@@ -34,6 +35,7 @@ pub(crate) struct Hub {
     pub(crate) rate: Rate,
     pub(crate) refusals: Refusals,
     pub(crate) log: Log,
+    pub(crate) meters: Meters,
     pub(crate) paused: AtomicBool,
     pub(crate) tallies: Tallies,
     open: Mutex<Open>,
@@ -96,6 +98,7 @@ impl Hub {
             rate: Rate::default(),
             refusals: Refusals::default(),
             log: Log::default(),
+            meters: Meters::default(),
             limits: Live::new(limits),
             paused: AtomicBool::new(false),
             tallies: Tallies::default(),
@@ -195,6 +198,33 @@ impl Hub {
             self.tallies.of(core.peer().endpoint()).stalls.fetch_add(1, Relaxed);
             self.log.stalled(core, seen_for);
         });
+        self.publish(&cores);
+    }
+
+    /// Tells what was counted so far, and what these connections do.
+    fn publish(&self, cores: &[Arc<Core>]) {
+        let whole = || {
+            let limits = self.limits.get();
+            Whole {
+                handshakes: self.limits.handshakes.count() as u64,
+                connections_limit: limits.max_connections,
+                memory: self.limits.memory.used(),
+                memory_limit: limits.memory,
+            }
+        };
+        self.meters.publish(&self.tallies.all(), cores, whole);
+    }
+
+    /// Tells at once what otherwise is told within a second.
+    #[cfg(feature = "prometheus")]
+    pub(crate) fn publish_now(&self) {
+        self.publish(&self.cores());
+    }
+
+    /// A handshake has succeeded.
+    pub(crate) fn greeted(&self, peer: &Peer, took: Duration) {
+        self.log.greeted(peer, took);
+        self.meters.greeted(peer.endpoint(), took);
     }
 
     /// A connection's task keeps its thread, or did.
@@ -256,6 +286,7 @@ impl Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
+        self.publish(&[]);
         watch::changed();
     }
 }

@@ -262,6 +262,7 @@ where
             prototype: Arc::clone(&self.prototype),
             greeting: Greeting::new(self.options),
             log_bytes: self.options.log_bytes,
+            timing: self.hub.meters.timing(endpoint),
         })
     }
 

@@ -11,7 +11,6 @@ use tracing::{Level, enabled};
 use super::refusals::Refusal;
 use super::stalls::Blockage;
 use crate::connection::{CloseReason, Closed, ConnectionId, Core, Fault, Thread};
-use crate::endpoint::Endpoint;
 use crate::log::{Chain, Escaped, Limiter, suppressed};
 use crate::peer::Peer;
 
@@ -130,7 +129,7 @@ impl Log {
 
     /// Such as the refusal of an earlier answer.
     #[cfg(feature = "udp")]
-    pub(crate) fn receiving_failed(&self, endpoint: &Endpoint, error: &std::io::Error) {
+    pub(crate) fn receiving_failed(&self, endpoint: &crate::endpoint::Endpoint, error: &std::io::Error) {
         if !enabled!(Level::DEBUG) {
             return;
         }

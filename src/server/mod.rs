@@ -14,7 +14,7 @@
 //! | `refusals` | who was turned away, and how |
 //! | `hub` | what all of them share: which connections there are |
 //! | `tally` | what each listener has counted, and [`Counters`], the sum |
-//! | `log` | what is said of peers, and how often |
+//! | `log`, `meters` | what is said of peers, and how often; what is told of the counters |
 //! | `watch`, `stalls` | a thread that looks for sessions that do not return or block their thread |
 //! | `running`, `signal` | [`Running`], and how it ends |
 //!
@@ -56,6 +56,7 @@ mod listen;
 #[cfg(feature = "fd")]
 mod listen_fds;
 mod log;
+mod meters;
 #[cfg(all(test, hythe_model))]
 mod models;
 mod open;
@@ -92,6 +93,9 @@ pub use hub::{ConnectionInfo, DrainReport};
 pub use refusals::Refusal;
 pub use running::Running;
 pub use tally::Counters;
+
+#[cfg(feature = "prometheus")]
+pub(crate) use {meters::set_upkeep, watch::publish};
 
 /// Binds endpoints to a handler, and runs it for every peer that comes.
 ///

@@ -10,7 +10,7 @@ use super::refusals::Refusal;
 use super::slots::Slot;
 use crate::codec::Codec;
 use crate::connection::{
-    Connection, Core, Driver, Link, Outbound, Outbox, Prototype, Silence, StreamIn, WriteHalf, caught, finish,
+    Connection, Core, Driver, Link, Outbound, Outbox, Prototype, Silence, StreamIn, Timing, WriteHalf, caught, finish,
 };
 use crate::endpoint::Endpoint;
 use crate::handler::Session;
@@ -29,6 +29,7 @@ pub(crate) struct Origin<S, C> {
     pub(crate) greeting: Greeting,
     /// As [`BindOptions::log_bytes`](crate::BindOptions::log_bytes).
     pub(crate) log_bytes: usize,
+    pub(crate) timing: Timing,
 }
 
 /// What a connection has taken of what is limited. Given back when its descriptor is closed.
@@ -90,7 +91,7 @@ where
         let (why, error) = match running.run(handshake).await {
             Some(Ok(Ok(Greeted { read, write, peer }))) => {
                 if self.greeting.knows_address() || self.admit(peer.address(), &mut admission) {
-                    self.hub.log.greeted(&peer, since.elapsed());
+                    self.hub.greeted(&peer, since.elapsed());
                     return self.open_stream(read, write, peer, admission);
                 }
                 (Refusal::Address, None)
@@ -140,7 +141,7 @@ where
             let link = link(self.prototype.codec(), &core);
             let out = Outbox::new(Arc::clone(&core), Arc::clone(&self.prototype), self.prototype.codec(), write);
             made = Some((Arc::clone(&core), Arc::clone(&out)));
-            let conn = Connection::new(link, Arc::clone(&out) as Arc<dyn Outbound<S::Out>>);
+            let conn = Connection::new(link, Arc::clone(&out) as Arc<dyn Outbound<S::Out>>).timed(self.timing.clone());
             let session = self.session.run(conn);
             self.hub.register(&core);
             drop(inside);

@@ -48,11 +48,6 @@ impl Busy {
             self.0.insert(core.id, handled);
         }
     }
-
-    /// How many sessions handle a message.
-    pub(crate) fn count(&self) -> usize {
-        self.0.len()
-    }
 }
 
 /// What each thread did when somebody last looked.

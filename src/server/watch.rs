@@ -46,8 +46,14 @@ pub(crate) fn changed() {
 }
 
 /// All servers of the process.
-pub(crate) fn hubs() -> Vec<Arc<Hub>> {
+fn hubs() -> Vec<Arc<Hub>> {
     lock(&WATCHED).hubs.iter().filter_map(Weak::upgrade).collect()
+}
+
+/// Has every server tell at once what it has counted.
+#[cfg(feature = "prometheus")]
+pub(crate) fn publish() {
+    hubs().iter().for_each(|hub| hub.publish_now());
 }
 
 /// How often the connections of a server are looked at, for a stall to be reported in time.
@@ -90,6 +96,7 @@ fn run() {
             for hub in &hubs {
                 hub.sweep(passed);
             }
+            super::meters::upkeep();
             rest = swept.elapsed() * SHARE;
         }
     }

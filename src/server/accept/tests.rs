@@ -85,6 +85,7 @@ fn serve(code: i32) -> Broken {
         prototype: Prototype::new(Lines::new()),
         greeting: Greeting::new(&BindOptions::new()),
         log_bytes: 0,
+        timing: hub.meters.timing(&crate::Endpoint::tcp(addr)),
     };
     let left = Arc::new(AtomicUsize::new(50));
     let listener = Failing { tcp, code, left: Arc::clone(&left) };

@@ -1,18 +1,18 @@
 //! A codec that panics, wherever it does, ends its own connection and no other, least of all that of whoever happens to
 //! send on it.
 
-#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+#![cfg(feature = "testing")]
 
 mod support;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use hythe::codec::Lines;
-use hythe::{BytesMut, CloseReason, Closed, Connection, Endpoint, Group, Limits, Overflow, Running, Sender, Server};
-use support::{Told, mem, open, start, within};
+use hythe::testing::{Harness, Peer, settle};
+use hythe::{BytesMut, CloseReason, Closed, Connection, Group, Overflow, Sender, Server};
+use support::Told;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -95,17 +95,26 @@ impl Encoder<String> for Touchy {
 }
 
 struct Scene {
-    running: Running,
-    endpoint: Endpoint,
+    test: Harness<String>,
+    /// What `on_close` was told.
     ends: UnboundedReceiver<Closed>,
     senders: UnboundedReceiver<Sender<String>>,
     group: Group<String>,
 }
 
 impl Scene {
-    async fn peer(&mut self) -> (Connection<String>, Sender<String>) {
-        let peer = open(&self.endpoint, Lines::new()).await;
-        (peer, within("the connection", self.senders.recv()).await.expect("a sender"))
+    async fn peer(&mut self) -> (Peer<String>, Sender<String>) {
+        let peer = self.test.peer().await;
+        settle().await;
+        (peer, self.senders.try_recv().expect("a sender"))
+    }
+
+    /// Why the peer's connection has ended, which `on_close` was told as well.
+    async fn end(&mut self, peer: &mut Peer<String>) -> CloseReason {
+        let closed = peer.closed().await;
+        let told = self.ends.try_recv().expect("on_close was called");
+        assert_eq!((told.id, told.reason), (closed.id, closed.reason));
+        closed.reason
     }
 }
 
@@ -133,17 +142,13 @@ async fn scene(codec: Touchy) -> Scene {
                 Ok(result?)
             })
         });
-    let limits = Limits::edge().with_half_close(Duration::from_millis(100));
-    let (running, endpoint) = start(Server::new(told).limits(limits), &mem(), codec).await;
-    Scene { running, endpoint, ends, senders, group }
+    let test = Harness::start_with(Server::new(told), codec, Lines::new()).await;
+    Scene { test, ends, senders, group }
 }
 
-async fn echoes(peer: &mut Connection<String>) -> bool {
-    let answer = async {
-        peer.send("hello".to_string()).await?;
-        peer.recv().await
-    };
-    matches!(within("an echo", answer).await, Ok(Some(line)) if line == "half a hello")
+async fn echoes(peer: &mut Peer<String>) -> bool {
+    peer.send("hello").await;
+    peer.recv_or_end().await.as_deref() == Some("half a hello")
 }
 
 #[tokio::test]
@@ -156,39 +161,30 @@ async fn a_panic_in_decode_or_encode_ends_its_own_connection_only() {
         match line {
             "end!" => {
                 // what is not a line yet when the end comes
-                let mut raw = support::open_raw(&scene.endpoint).await;
-                raw.send("end!".into()).await.expect("sent");
-                raw.close().await.expect("closed");
-                drop(peer);
-                let closed = within("on_close", scene.ends.recv()).await.expect("a connection");
-                let first = closed.reason;
-                let second = within("on_close", scene.ends.recv()).await.expect("a connection").reason;
-                assert!([first, second].contains(&CloseReason::Panic), "{first:?}, {second:?}");
-                assert!([first, second].contains(&CloseReason::PeerClosed), "{first:?}, {second:?}");
+                peer.send_bytes("end!").await;
+                peer.half_close();
             }
-            line => {
-                peer.send(line.to_string()).await.expect("sent");
-                let closed = within("on_close", scene.ends.recv()).await.expect("a connection");
-                assert_eq!(closed.reason, CloseReason::Panic, "{line}");
-                // and nothing torn before the end
-                assert!(matches!(within("the end", peer.recv()).await, Ok(None)), "{line}");
-            }
+            line => peer.send(line).await,
         }
+        assert_eq!(scene.end(&mut peer).await, CloseReason::Panic, "{line}");
+        // and nothing torn before the end
+        assert_eq!(peer.recv_or_end().await, None, "{line}");
         assert!(echoes(&mut other).await, "{line}");
     }
+    scene.test.finish().await;
 }
 
 #[tokio::test]
 async fn a_message_that_the_codec_refuses_harms_nothing() {
     let mut scene = scene(Touchy::new()).await;
     let (mut peer, sender) = scene.peer().await;
-    peer.send("send! refuse!".to_string()).await.expect("sent");
-    let answer = within("the answer", peer.recv()).await.expect("open");
-    assert_eq!(answer.as_deref(), Some("half a refused"), "nothing of the refused message was sent");
+    peer.send("send! refuse!").await;
+    assert_eq!(peer.recv().await, "half a refused", "nothing of the refused message was sent");
     assert!(matches!(sender.try_send("refuse!".into()), Err(hythe::TrySendError::Encode(_))));
     assert!(sender.push("refuse!".into(), Overflow::DropOldest).is_err());
     assert_eq!(scene.group.send("refuse!".into()).refused, 1);
     assert!(echoes(&mut peer).await);
+    scene.test.finish().await;
 }
 
 /// By all ways of sending from elsewhere: the sender's task goes on.
@@ -226,12 +222,11 @@ async fn a_panic_in_encode_or_clone_is_not_the_senders() {
                 Ok(conn.send(line).await?)
             })
         });
-        let (_running, endpoint) = start(Server::new(told), &mem(), Lines::new()).await;
-        let mut speaker: Connection<String> = open(&endpoint, Lines::new()).await;
+        let test = Harness::start(Server::new(told), Lines::new()).await;
+        let mut speaker = test.peer().await;
         for line in [way, "still here"] {
-            speaker.send(line.to_string()).await.expect("sent");
-            let answer = within("an echo", speaker.recv()).await;
-            assert_eq!(answer.unwrap_or_else(|error| panic!("{way}: {error}")).as_deref(), Some(line), "{way}");
+            speaker.send(line).await;
+            assert_eq!(speaker.recv().await, line);
         }
         assert!(ends.try_recv().is_err(), "{way}");
         match way {
@@ -239,11 +234,10 @@ async fn a_panic_in_encode_or_clone_is_not_the_senders() {
             "push the oldest out" | "group" | "clone and push" | "clone and group" => {
                 assert!(echoes(&mut peer).await, "{way}");
             }
-            _ => {
-                let closed = within("on_close", scene.ends.recv()).await.expect("a connection");
-                assert_eq!(closed.reason, CloseReason::Panic, "{way}");
-            }
+            _ => assert_eq!(scene.end(&mut peer).await, CloseReason::Panic, "{way}"),
         }
+        test.finish().await;
+        scene.test.finish().await;
     }
 }
 
@@ -255,14 +249,15 @@ async fn a_panic_in_the_clone_for_a_new_connection_costs_that_one_only() {
     let (mut other, _) = scene.peer().await;
     for nth in [1, 2] {
         clones.store(nth, Ordering::Relaxed);
-        let mut peer: Connection<String> = open(&scene.endpoint, Lines::new()).await;
-        assert!(matches!(within("the end", peer.recv()).await, Ok(None)), "clone {nth}");
+        let mut peer = scene.test.peer().await;
+        assert_eq!(peer.recv_or_end().await, None, "clone {nth}");
         clones.store(0, Ordering::Relaxed);
         assert!(echoes(&mut other).await, "clone {nth}");
     }
-    assert_eq!(scene.running.counters().accepted, 1, "a connection that never was");
+    assert_eq!(scene.test.running().counters().accepted, 1, "a connection that never was");
     let (mut new, _) = scene.peer().await;
     assert!(echoes(&mut new).await);
+    scene.test.finish().await;
 }
 
 #[tokio::test]
@@ -274,16 +269,18 @@ async fn a_panic_in_the_drop_of_a_codec_does_not_keep_on_close_from_its_call() {
     for line in ["bye", "send! encode!", "decode!"] {
         let (mut peer, sender) = scene.peer().await;
         assert!(echoes(&mut peer).await);
+        drop(sender);
         drops.store(true, Ordering::Relaxed);
-        if line != "bye" {
-            peer.send(line.to_string()).await.expect("sent");
+        match line {
+            "bye" => peer.half_close(),
+            line => peer.send(line).await,
         }
-        drop((peer, sender));
-        let closed = within("on_close", scene.ends.recv()).await.expect("a connection");
         let reason = if line == "bye" { CloseReason::PeerClosed } else { CloseReason::Panic };
-        assert_eq!(closed.reason, reason, "{line}");
-        assert!(echoes(&mut other).await, "{line}");
-        support::until("it is gone", || scene.running.counters().open == 1).await;
+        assert_eq!(scene.end(&mut peer).await, reason, "{line}");
+        settle().await;
+        assert_eq!(scene.test.running().counters().open, 1, "{line}");
         drops.store(false, Ordering::Relaxed);
+        assert!(echoes(&mut other).await, "{line}");
     }
+    scene.test.finish().await;
 }

@@ -1,17 +1,15 @@
 //! A handler's error or panic, wherever it happens, ends its own connection, with the right reason and one `on_close`
 //! for each `on_open`; other connections do not notice.
 
-#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
-
-mod support;
+#![cfg(feature = "testing")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hythe::codec::Lines;
-use hythe::{CloseReason, Closed, Connection, Endpoint, Fault, Handler, Limits, Running, Server};
-use support::{SECOND, mem, open, start, within};
+use hythe::testing::{Harness, Peer};
+use hythe::{CloseReason, Closed, Connection, Fault, Handler, Limits, Server};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
@@ -139,8 +137,7 @@ impl Handler for Faulty {
 }
 
 struct Scene {
-    running: Running,
-    endpoint: Endpoint,
+    test: Harness<String>,
     counts: Arc<Counts>,
     ends: UnboundedReceiver<Closed>,
 }
@@ -156,17 +153,15 @@ async fn scene(place: Place, how: How) -> Scene {
         counts: Arc::clone(&counts),
         ends: to,
     };
-    let limits = Limits::edge().with_idle(Duration::from_millis(50)).with_half_close(Duration::from_millis(100));
-    let (running, endpoint) = start(Server::new(faulty).limits(limits), &mem(), Lines::new()).await;
-    Scene { running, endpoint, counts, ends }
+    let limits = Limits::edge().with_idle(Duration::from_secs(50));
+    let test = Harness::start(Server::new(faulty).limits(limits), Lines::new()).await;
+    Scene { test, counts, ends }
 }
 
 /// Sends a line and waits for the same one, behind a welcome where there is one.
-async fn echoes(peer: &mut Connection<String>) -> bool {
-    if peer.send("hello".to_string()).await.is_err() {
-        return false;
-    }
-    while let Ok(Some(line)) = peer.recv().await {
+async fn echoes(peer: &mut Peer<String>) -> bool {
+    peer.send("hello").await;
+    while let Some(line) = peer.recv_or_end().await {
         if line == "hello" {
             return true;
         }
@@ -178,37 +173,37 @@ async fn one_connection_fails(place: Place, how: How, reason: CloseReason) {
     let what = format!("{how:?} at {place:?}");
     let mut scene = scene(place, how).await;
     // the first value cloned is the one that fails
-    let mut faulty: Connection<String> = open(&scene.endpoint, Lines::new()).await;
-    support::until("the first is open", || scene.running.counters().accepted == 1).await;
-    let mut other: Connection<String> = open(&scene.endpoint, Lines::new()).await;
-    assert!(within("an echo", echoes(&mut other)).await, "{what}: the other connection");
-    let echoed = within("an echo, or the end", echoes(&mut faulty)).await;
+    let (mut faulty, mut other) = (scene.test.peer().await, scene.test.peer().await);
+    assert!(echoes(&mut other).await, "{what}: the other connection");
     let before = matches!(place, Place::Open | Place::OpenLater | Place::Message);
-    assert_eq!(echoed, !before, "{what}");
+    assert_eq!(echoes(&mut faulty).await, !before, "{what}");
     match place {
         Place::Idle | Place::Open | Place::OpenLater | Place::Message | Place::MessageLater | Place::DropOfFuture => {}
         Place::Drain => {
-            let id = scene.running.connections()[0].id;
-            assert!(scene.running.drain_connection(id, 10 * SECOND));
+            let id = faulty.id().expect("it is open");
+            assert!(scene.test.running().drain_connection(id, Duration::from_secs(10)));
         }
-        _ => faulty.close().await.expect("closed"),
+        _ => faulty.half_close(),
     }
-    let closed = within("on_close", scene.ends.recv()).await.unwrap_or_else(|| panic!("{what}: no on_close"));
+    let closed = faulty.closed().await;
     assert_eq!(closed.reason, reason, "{what}: {closed:?}");
+    let told = scene.ends.try_recv().unwrap_or_else(|_| panic!("{what}: no on_close"));
+    assert_eq!((told.id, told.reason), (closed.id, reason), "{what}");
     if reason.fault() == Fault::Handler {
         let cause = closed.cause.expect("a cause").to_string();
         assert!(cause.contains("on purpose"), "{what}: {cause}");
     }
-    assert!(within("an echo", echoes(&mut other)).await, "{what}: the other connection afterwards");
-    let mut new: Connection<String> = open(&scene.endpoint, Lines::new()).await;
-    assert!(within("an echo", echoes(&mut new)).await, "{what}: a new connection");
-    drop((other, new, faulty));
-    support::until("all are closed", || scene.running.counters().open == 0).await;
+    assert!(echoes(&mut other).await, "{what}: the other connection afterwards");
+    let mut new = scene.test.peer().await;
+    assert!(echoes(&mut new).await, "{what}: a new connection");
+    for mut peer in [other, new] {
+        peer.half_close();
+        peer.closed().await;
+    }
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     assert_eq!((count(&scene.counts.opened), count(&scene.counts.closed)), (3, 3), "{what}");
     assert_eq!(count(&scene.counts.dropped), 3, "{what}: no handler is left");
-    let report = scene.running.shutdown(10 * SECOND).await;
-    assert_eq!(report.cut, 0, "{what}: {report:?}");
+    scene.test.finish().await;
 }
 
 #[tokio::test]
@@ -236,7 +231,6 @@ async fn a_panic_at_the_very_end_changes_nothing() {
 
 #[tokio::test]
 async fn a_factory_that_refuses_or_panics_opens_nothing() {
-    let scene = scene(Place::Nowhere, How::Error).await;
     let calls = AtomicUsize::new(0);
     let (to, _ends) = unbounded_channel();
     let counts = Arc::new(Counts::default());
@@ -248,7 +242,6 @@ async fn a_factory_that_refuses_or_panics_opens_nothing() {
         counts: Arc::clone(&counts),
         ends: to,
     });
-    drop(scene);
     let server = Server::with(move |peer: &hythe::Peer| {
         assert_eq!(peer.endpoint().scheme(), "mem");
         match calls.fetch_add(1, Ordering::Relaxed) {
@@ -257,21 +250,23 @@ async fn a_factory_that_refuses_or_panics_opens_nothing() {
             _ => Ok(prototype.lock().expect("no panic").clone()),
         }
     });
-    let (running, endpoint) = start(server, &mem(), Lines::new()).await;
-    for _ in 0..2 {
-        let mut peer: Connection<String> = open(&endpoint, Lines::new()).await;
-        assert!(!within("the end", echoes(&mut peer)).await);
+    let test = Harness::start(server, Lines::new()).await;
+    for reason in [CloseReason::Refused, CloseReason::Panic] {
+        let mut peer = test.peer().await;
+        assert!(!echoes(&mut peer).await);
+        assert_eq!(peer.closed().await.reason, reason);
     }
     assert_eq!(counts.opened.load(Ordering::Relaxed), 0);
-    let mut peer: Connection<String> = open(&endpoint, Lines::new()).await;
-    assert!(within("an echo", echoes(&mut peer)).await);
-    drop(peer);
-    support::until("all are closed", || running.counters().open == 0).await;
+    let mut peer = test.peer().await;
+    assert!(echoes(&mut peer).await);
+    peer.half_close();
+    peer.closed().await;
     assert_eq!((counts.opened.load(Ordering::Relaxed), counts.closed.load(Ordering::Relaxed)), (1, 1));
+    test.finish().await;
 }
 
 /// The handler waits for something that never comes; its future goes, and it itself hears of the end.
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_handler_that_waits_elsewhere_is_interrupted_when_the_connection_breaks() {
     struct Stuck(UnboundedSender<&'static str>, bool);
     struct Tells(UnboundedSender<&'static str>);
@@ -301,10 +296,12 @@ async fn a_handler_that_waits_elsewhere_is_interrupted_when_the_connection_break
     for (message, reason) in [("write", "write_stalled"), ("abort", "aborted")] {
         let (to, mut told) = unbounded_channel();
         let server = Server::with(move |_: &hythe::Peer| Ok(Stuck(to.clone(), false)));
-        let (_running, endpoint) = start(server, &mem(), Lines::new()).await;
-        let mut peer: Connection<String> = open(&endpoint, Lines::new()).await;
-        peer.send(message.to_string()).await.expect("sent");
-        assert_eq!(support::paused("the drop", told.recv()).await, Some("dropped"));
-        assert_eq!(support::paused("on_close", told.recv()).await, Some(reason));
+        let test = Harness::start(server, Lines::new()).await;
+        let mut peer = test.peer().await;
+        peer.send(message).await;
+        peer.stall();
+        assert_eq!(peer.closed().await.reason.as_str(), reason);
+        assert_eq!((told.try_recv(), told.try_recv()), (Ok("dropped"), Ok(reason)));
+        test.finish().await;
     }
 }

@@ -1,7 +1,7 @@
 //! A connection ends in order: after the peer's end there is still an answer, a close and a drop send what waits, the
 //! last reply is not lost to a reset; and an end that is out of order can be told from one that is not.
 
-#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+#![cfg(all(feature = "tcp", feature = "unix", feature = "testing"))]
 
 mod support;
 
@@ -11,8 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use hythe::codec::LengthDelimited;
+use hythe::testing::Harness;
 use hythe::{Bytes, CloseReason, Connection, Endpoint, Limits, Running, Server};
-use support::{SECOND, Told, frame, mem, open_raw, paused, start, tcp, unframe, within};
+use support::{SECOND, Told, frame, start, tcp, unframe, within};
 use tokio::task::spawn_blocking;
 
 /// More than the buffers on the way hold.
@@ -97,20 +98,21 @@ async fn after_the_peers_end_every_reply_is_delivered() {
 
 #[tokio::test]
 async fn after_the_peers_end_send_still_works_in_memory() {
-    let (told, mut ends) = Told::<Bytes>::new();
-    let told = told.on_message(|conn, message| {
+    let told = Told::<Bytes>::new().0.on_message(|conn, message| {
         Box::pin(async move {
             assert_eq!(conn.recv().await?, None, "the peer has ended");
             conn.send(message).await?;
             Ok(conn.flush().await?)
         })
     });
-    let (_running, endpoint) = start(Server::new(told), &mem(), LengthDelimited::new()).await;
-    let mut conn = open_raw(&endpoint).await;
-    conn.send(frame(b"one").into()).await.expect("sent");
-    conn.close().await.expect("closed");
-    let closed = within("the end", ends.recv()).await.expect("a connection");
+    let test = Harness::start(Server::new(told), LengthDelimited::new()).await;
+    let mut peer = test.peer().await;
+    peer.send("one").await;
+    peer.half_close();
+    assert_eq!(peer.recv().await, "one");
+    let closed = peer.expect_end().await;
     assert_eq!((closed.reason, closed.bytes_out, closed.unsent_bytes), (CloseReason::PeerClosed, 7, 0), "{closed:?}");
+    test.finish().await;
 }
 
 /// What a session does after it has sent the last reply.
@@ -276,18 +278,20 @@ async fn a_reset_is_no_orderly_end() {
 }
 
 /// The linger is bounded: in time, and in what a peer can make us read.
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_peer_that_does_not_end_is_left_after_the_grace() {
     for (more, half_close, wanted) in [(0, 10, 2), (10, 10, 2), (10, 1, 1), (LARGE, 10, 0)] {
-        let (told, mut ends) = Told::<Bytes>::new();
-        let told = told.on_message(|conn, _| Box::pin(async move { Ok(conn.close().await?) }));
+        let told = Told::<Bytes>::new().0.on_message(|conn, _| Box::pin(async move { Ok(conn.close().await?) }));
         let limits = Limits::edge().with_half_close(half_close * SECOND);
-        let (_running, endpoint) = start(Server::new(told).limits(limits), &mem(), LengthDelimited::new()).await;
-        let mut peer = open_raw(&endpoint).await;
-        peer.send(frame(b"request").into()).await.expect("sent");
-        let _ = peer.send(vec![0; more].into()).await;
-        let closed = paused("the end", ends.recv()).await.expect("a connection");
+        let test = Harness::start(Server::new(told).limits(limits), LengthDelimited::new()).await;
+        let mut peer = test.peer().await;
+        // which does not read, and so does not know
+        peer.stall();
+        peer.send("request").await;
+        peer.send_bytes(vec![0; more]).await;
+        let closed = peer.closed().await;
         assert_eq!(closed.reason, CloseReason::Local);
         assert_eq!(closed.duration.as_secs(), wanted, "{more} bytes more, {half_close} s");
+        test.finish().await;
     }
 }

@@ -1,7 +1,7 @@
 //! A peer that takes nothing costs at most its outbox and is cut after the write deadline; progress extends that, and
 //! nobody else sees any of it.
 
-#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+#![cfg(all(feature = "tcp", feature = "testing"))]
 
 mod support;
 
@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hythe::codec::{LengthDelimited, Raw};
+use hythe::testing::{Harness, settle};
 use hythe::{Bytes, CloseReason, Connection, Group, Limits, Overflow, Sender, Server};
-use support::{SECOND, Told, frame, mem, open, open_raw, open_with, paused, start, tcp, within};
+use support::{SECOND, Told, frame, mem, open_raw, open_with, paused, start, tcp, within};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::Instant;
 
@@ -39,10 +40,10 @@ fn sends_for_ever(told: Told<Bytes>) -> Told<Bytes> {
     })
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_reader_that_stops_costs_its_outbox_and_is_cut_after_the_write_deadline() {
     let most = Arc::new(AtomicUsize::new(0));
-    let (told, mut ends) = Told::new();
+    let (told, _) = Told::new();
     let seen = Arc::clone(&most);
     let group = Group::new(Overflow::DropOldest);
     let told = told.on_open(move |conn: &mut Connection<Bytes>, ()| {
@@ -69,14 +70,15 @@ async fn a_reader_that_stops_costs_its_outbox_and_is_cut_after_the_write_deadlin
             result
         })
     });
-    let (_running, endpoint) = start(Server::new(told).limits(limits()), &mem(), LengthDelimited::new()).await;
-    let _peer = open_raw(&endpoint).await;
-    let closed = paused("the cut", ends.recv()).await.expect("a connection");
-    assert_eq!(closed.reason, CloseReason::WriteStalled);
-    assert_eq!(closed.duration.as_secs(), 30);
+    let test = Harness::start(Server::new(told).limits(limits()), LengthDelimited::new()).await;
+    let mut peer = test.peer().await;
+    peer.stall();
+    let closed = peer.closed().await;
+    assert_eq!((closed.reason, closed.duration.as_secs()), (CloseReason::WriteStalled, 30));
     let most = most.load(Ordering::Relaxed);
     assert!((OUTBOX / 2..=OUTBOX + FRAME).contains(&most), "{most} bytes waited");
     assert!(closed.unsent_bytes as usize <= OUTBOX + FRAME, "{closed:?}");
+    test.finish().await;
 }
 
 #[tokio::test]
@@ -90,12 +92,11 @@ async fn a_tcp_reader_that_stops_is_cut() {
     assert!(closed.unsent_bytes > 0 && closed.unsent_bytes as usize <= OUTBOX + FRAME, "{closed:?}");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn two_peers_that_only_write_are_cut() {
-    let (told, mut ends) = Told::new();
-    let server = Server::new(sends_for_ever(told)).limits(limits());
-    let (_running, endpoint) = start(server, &mem(), LengthDelimited::new()).await;
-    let mut conn: Connection<Bytes> = open_with(&endpoint, LengthDelimited::new(), limits()).await;
+    let server = Server::new(sends_for_ever(Told::new().0)).limits(limits());
+    let test = Harness::start(server, LengthDelimited::new()).await;
+    let mut conn: Connection<Bytes> = open_with(test.endpoint(), LengthDelimited::new(), limits()).await;
     let client = async {
         loop {
             if let Err(error) = conn.send(message()).await {
@@ -106,48 +107,46 @@ async fn two_peers_that_only_write_are_cut() {
     let (reason, unsent) = paused("the client's end", client).await;
     assert!(matches!(reason, Some(CloseReason::WriteStalled | CloseReason::PeerReset)), "{reason:?}");
     assert!(unsent <= OUTBOX + FRAME, "{unsent} bytes waited");
-    let closed = paused("the cut", ends.recv()).await.expect("a connection");
+    drop(conn);
+    let closed = &test.finish().await[0];
     assert_eq!((closed.reason, closed.duration.as_secs()), (CloseReason::WriteStalled, 30));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn progress_extends_the_write_deadline() {
-    let (told, mut ends) = Told::new();
-    let (_running, endpoint) =
-        start(Server::new(sends_for_ever(told)).limits(limits()), &mem(), LengthDelimited::new()).await;
-    let mut peer = open_raw(&endpoint).await;
+    let server = Server::new(sends_for_ever(Told::new().0)).limits(limits());
+    let test = Harness::start(server, LengthDelimited::new()).await;
+    let mut peer = test.peer().await;
     for _ in 0..10 {
-        // a reader that takes its time: what a transport holds, then nothing for 29 seconds
+        // a reader that takes its time: some bytes, then nothing for 29 seconds
         tokio::time::sleep(29 * SECOND).await;
-        paused("some bytes", peer.recv()).await.expect("still open").expect("no end");
+        peer.recv_bytes(20_000).await;
     }
-    assert!(ends.try_recv().is_err(), "cut while there was progress");
+    assert!(test.closed().is_empty(), "cut while there was progress");
     let stopped = Instant::now();
-    let closed = paused("the cut", ends.recv()).await.expect("a connection");
+    settle().await;
+    peer.stall();
+    let closed = peer.closed().await;
     assert_eq!((closed.reason, stopped.elapsed().as_secs()), (CloseReason::WriteStalled, 30));
+    test.finish().await;
 }
 
 /// The clock only moves when everybody waits for it: that it stands still means that nobody waited.
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_member_that_stops_reading_delays_no_other() {
     for overflow in [Overflow::DropNewest, Overflow::DropOldest, Overflow::Disconnect] {
         let group = Group::new(overflow);
-        let (told, mut ends) = Told::new();
         let members = group.clone();
-        let told = told.on_open(move |conn, ()| {
+        let told = Told::new().0.on_open(move |conn, ()| {
             members.join(conn);
             Box::pin(async { Ok(()) })
         });
-        let (_running, endpoint) = start(Server::new(told).limits(limits()), &mem(), LengthDelimited::new()).await;
-        let _stopped = open_raw(&endpoint).await;
-        let mut readers: [Connection<Bytes>; 2] =
-            [open(&endpoint, LengthDelimited::new()).await, open(&endpoint, LengthDelimited::new()).await];
-        paused("all are members", async {
-            while group.len() < 3 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        let test = Harness::start(Server::new(told).limits(limits()), LengthDelimited::new()).await;
+        let mut stopped = test.peer().await;
+        stopped.stall();
+        let mut readers = [test.peer().await, test.peer().await];
+        settle().await;
+        assert_eq!(group.len(), 3);
         let started = Instant::now();
         for number in 0..500u32 {
             let mut expected = message().to_vec();
@@ -155,8 +154,7 @@ async fn a_member_that_stops_reading_delays_no_other() {
             let delivered = group.send(expected.clone().into());
             assert!(delivered.sent >= 2, "{delivered:?}");
             for reader in &mut readers {
-                let message = paused("the message", reader.recv()).await.expect("open").expect("a message");
-                assert_eq!(message, expected);
+                assert_eq!(reader.recv().await, expected);
             }
         }
         assert_eq!(started.elapsed(), Duration::ZERO, "{overflow:?}");
@@ -165,11 +163,11 @@ async fn a_member_that_stops_reading_delays_no_other() {
         match overflow {
             Overflow::Disconnect => {
                 assert_eq!(told, (2, 0, 0));
-                let closed = paused("the eviction", ends.recv()).await.expect("a connection");
-                assert_eq!(closed.reason, CloseReason::SlowPeer);
+                assert_eq!(stopped.closed().await.reason, CloseReason::SlowPeer);
             }
             _ => assert_eq!(told, (2, 1, 0)),
         }
+        test.finish().await;
     }
 }
 

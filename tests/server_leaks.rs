@@ -1,6 +1,6 @@
 //! After a server is gone, so are its tasks and its descriptors. One test alone in its process, as it counts both.
 
-#![cfg(all(feature = "tcp", feature = "udp", feature = "unix"))]
+#![cfg(all(feature = "tcp", feature = "udp", feature = "unix", feature = "testing"))]
 #![allow(clippy::unwrap_used)] // Tests may.
 
 mod server_support;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use hythe::codec::Lines as LinesCodec;
+use hythe::testing::LeakCheck;
 use hythe::{Connection, Handler, Server};
 use server_support::{Lines, addr, eventually, within};
 use tokio::net::{UdpSocket, UnixStream};
@@ -31,10 +32,6 @@ impl Handler for Echo {
         }
         Ok(conn.send(message).await?)
     }
-}
-
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 async fn serve_and_stop(round: usize) {
@@ -79,14 +76,13 @@ async fn serve_and_stop(round: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_task_and_no_descriptor_is_left() {
-    let metrics = tokio::runtime::Handle::current().metrics();
     // what the runtime itself opens is open after this
+    let check = LeakCheck::start();
     serve_and_stop(0).await;
-    eventually("the first server's tasks gone", || metrics.num_alive_tasks() == 0).await;
-    let before = descriptors();
+    check.finish().await;
     for round in 0..12 {
+        let check = LeakCheck::start().with_descriptors();
         serve_and_stop(round).await;
-        eventually("no task left", || metrics.num_alive_tasks() == 0).await;
-        eventually("no descriptor left", || descriptors() <= before).await;
+        check.finish().await;
     }
 }

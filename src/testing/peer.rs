@@ -52,8 +52,8 @@ enum Tail {
 
 /// A peer of the server under test, made by [`Harness::peer`](super::Harness::peer). It receives `In` and sends `Out`.
 ///
-/// It does what it is told and nothing else: it reads only in the methods that wait for something, and says goodbye only
-/// when asked to. What it cannot do fails the test, with the line in the test and what is known of the connection.
+/// It does what it is told and nothing else: it reads only in the methods that wait for something, up to 4 KiB at a time,
+/// and says goodbye only when asked to. What it cannot do fails the test, with the line in the test and what is known of the connection.
 ///
 /// Dropping it closes its socket, as a program that ends does: in order where it has read everything, else with a reset.
 pub struct Peer<In, Out = In> {

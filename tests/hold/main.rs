@@ -4,6 +4,7 @@
 //! cargo test --release --test hold                       # everything, in about five minutes
 //! cargo test --release --test hold -- slow flood         # these scenarios alone
 //! cargo test --release --test hold -- --quick            # scaled down: at most 10 s each
+//! cargo test --release --test hold --features handover   # with what needs that feature
 //! cargo test --release --test hold -- --list
 //! cargo test --release --test hold -- burst backlog=128  # a server made worse: does the scenario notice?
 //! ```
@@ -34,6 +35,8 @@ mod crowd;
 mod errno;
 #[cfg(target_os = "linux")]
 mod flood;
+#[cfg(all(target_os = "linux", feature = "handover"))]
+mod handover;
 #[cfg(target_os = "linux")]
 mod honest;
 #[cfg(target_os = "linux")]

@@ -46,6 +46,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "errno", about: "each error of accepting, injected", run: errno::run },
     Scenario { name: "panics", about: "panics in each callback", run: panics::run },
     Scenario { name: "sigterm", about: "SIGTERM under acknowledged messages", run: sigterm::run },
+    #[cfg(feature = "handover")]
+    Scenario { name: "handover", about: "one process after the other under load", run: crate::handover::run },
 ];
 
 pub(crate) fn run() -> Result<()> {

@@ -9,10 +9,13 @@
 //! | `echo` | answers each message with itself |
 //! | `panicky` | the same, with a panic for some |
 //! | `acking` | answers after some work, and remembers for whom |
+//! | `handover` | takes over from the process before |
 //! | `log` | what hythe reports, to standard error |
 
 mod acking;
 mod echo;
+#[cfg(feature = "handover")]
+mod handover;
 mod log;
 mod panicky;
 
@@ -147,6 +150,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             "echo" => echo::serve(&options).await,
             "panicky" => panicky::serve(&options).await,
             "acking" => acking::serve(&options).await,
+            #[cfg(feature = "handover")]
+            "handover" => handover::serve(&options).await,
             other => bail!("there is no {other} to serve"),
         }
     })

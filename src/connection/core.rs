@@ -15,7 +15,7 @@ use super::closed::{CloseReason, Closed, Failure};
 use super::deadlines::{Deadlines, Silence};
 use super::outlet::Totals;
 use super::traffic::Traffic;
-use crate::limits::{Budget, Live, Waits};
+use crate::limits::Live;
 use crate::peer::Peer;
 use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use crate::sync::{Mutex, lock};
@@ -84,7 +84,7 @@ pub(crate) struct Core {
     drain: OnceLock<Instant>,
     pub(crate) traffic: Traffic,
     /// Bytes of its buffers that are charged to the memory of all.
-    held: AtomicUsize,
+    pub(super) held: AtomicUsize,
     remainder: Mutex<Option<Box<dyn Remainder>>>,
     closed: OnceLock<Closed>,
     on_close: Mutex<Vec<Weak<dyn Leave>>>,
@@ -112,7 +112,7 @@ const NEWS: u16 = 128;
 /// Nothing can be sent any more, whatever the reason for the end.
 const BROKEN: u16 = 256;
 /// It is told when there is memory again.
-const AWAITS_MEMORY: u16 = 512;
+pub(super) const AWAITS_MEMORY: u16 = 512;
 /// What went over it is in the totals of all closed connections.
 const COUNTED: u16 = 1024;
 
@@ -167,11 +167,11 @@ impl Core {
     }
 
     /// Sets a flag; whether it was unset before.
-    fn set(&self, flag: u16) -> bool {
+    pub(super) fn set(&self, flag: u16) -> bool {
         self.flags.fetch_or(flag, Ordering::AcqRel) & flag == 0
     }
 
-    fn unset(&self, flag: u16) -> bool {
+    pub(super) fn unset(&self, flag: u16) -> bool {
         self.has(flag) && self.flags.fetch_and(!flag, Ordering::AcqRel) & flag != 0
     }
 
@@ -354,53 +354,6 @@ impl Core {
         Some(self.traffic.messages_in()).filter(|message| *message > 0 || self.has(IDLE_AWARE))
     }
 
-    /// A buffer of this connection, charged for `charged` bytes so far, has a size of so many.
-    #[inline]
-    pub(crate) fn charge(&self, charged: &mut usize, bytes: usize) {
-        let charge = Budget::charge_for(bytes);
-        if charge != *charged {
-            self.recharge(charged, charge);
-        }
-    }
-
-    #[cold]
-    fn recharge(&self, charged: &mut usize, charge: usize) {
-        if charge > *charged {
-            let more = charge - *charged;
-            // taken before the end can see it: it must not give back what is not taken yet
-            self.limits.memory.take(more);
-            self.held.fetch_add(more, Ordering::AcqRel);
-            if self.closed().is_some() {
-                self.discharge();
-            }
-        } else {
-            let less = *charged - charge;
-            let held =
-                self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| Some(held.saturating_sub(less)));
-            // less, where the end has given it back already
-            self.limits.memory.give(less.min(held.unwrap_or(0)));
-        }
-        *charged = charge;
-    }
-
-    /// Gives back what all buffers were charged: they are gone, or nobody fills them any more.
-    fn discharge(&self) {
-        self.limits.memory.give(self.held.swap(0, Ordering::AcqRel));
-    }
-
-    /// Bytes of its buffers, as they are charged.
-    pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    /// Has whoever reads woken when there is memory again.
-    #[cold]
-    pub(crate) fn await_memory(self: &Arc<Self>) {
-        if self.set(AWAITS_MEMORY) {
-            self.limits.memory.wait(Arc::clone(self) as _);
-        }
-    }
-
     /// The owner is through with the connection; the driver ends it.
     pub(crate) fn release(&self, remainder: Option<Box<dyn Remainder>>) {
         *lock(&self.remainder) = remainder;
@@ -472,13 +425,6 @@ impl Core {
 
     pub(crate) fn closed(&self) -> Option<&Closed> {
         self.closed.get()
-    }
-}
-
-impl Waits for Core {
-    fn memory_is_there(&self) {
-        self.unset(AWAITS_MEMORY);
-        self.wake();
     }
 }
 

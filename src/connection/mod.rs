@@ -19,6 +19,7 @@
 //! | `batch`, `pump` | who writes it when: a session that waits; a task where there is no session |
 //! | `driver` | the one task of a server's connection |
 //! | `polls`, `timing` | which connection each thread is polling; how long a message takes |
+//! | `charge` | what its buffers take of the memory of all |
 //! | `deadlines`, `closed`, `pool` | clocks; reasons and totals; buffers of a thread |
 //!
 //! ```
@@ -34,6 +35,7 @@
 //! ```
 
 mod batch;
+mod charge;
 mod closed;
 mod core;
 mod deadlines;

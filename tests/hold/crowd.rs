@@ -138,7 +138,7 @@ impl Crowd {
     }
 
     /// Ends our side of a member; the server's end is still to come.
-    pub(crate) fn finish(&mut self, number: usize) -> Result<()> {
+    pub(crate) fn finish(&self, number: usize) -> Result<()> {
         match &self.members[number].socket {
             // not connected any more: its end is on the way
             Some(socket) => Ok(socket.shutdown(Shutdown::Write).or_else(|error| match error.kind() {

@@ -1,12 +1,11 @@
 //! What has to hold on an untrusted network, each against a server in a process of its own, with its figure.
 //!
 //! ```text
-//! cargo test --release --test hold                       # everything, in about five minutes
-//! cargo test --release --test hold -- slow flood         # these scenarios alone
-//! cargo test --release --test hold -- --quick            # scaled down: at most 10 s each
-//! cargo test --release --test hold --features handover   # with what needs that feature
-//! cargo test --release --test hold -- --list
-//! cargo test --release --test hold -- burst backlog=128  # a server made worse: does the scenario notice?
+//! cargo test --release --all-features --test hold                       # everything, in about seven minutes
+//! cargo test --release --all-features --test hold -- slow flood         # these scenarios alone
+//! cargo test --release --all-features --test hold -- --quick            # scaled down: at most 10 s each
+//! cargo test --release --all-features --test hold -- --list
+//! cargo test --release --all-features --test hold -- burst backlog=128  # a server made worse: is it noticed?
 //! ```
 //!
 //! It ends with a table, and with an error where a bar is missed. The server has one core and the clients another, where
@@ -22,11 +21,14 @@
 //! | `serve` | what runs in that process |
 //! | `honest` | the honest traffic |
 //! | `crowd`, `wire` | thousands of clients on one thread; the messages |
+//! | `secure` | clients of TLS |
 //! | `machine` | cores, limits, clocks |
 //! | every other | a scenario |
 
 #[cfg(target_os = "linux")]
 mod burst;
+#[cfg(all(target_os = "linux", feature = "tls"))]
+mod cert_swap;
 #[cfg(target_os = "linux")]
 mod claims;
 #[cfg(target_os = "linux")]
@@ -49,12 +51,16 @@ mod plan;
 mod process;
 #[cfg(target_os = "linux")]
 mod report;
+#[cfg(all(target_os = "linux", feature = "tls"))]
+mod secure;
 #[cfg(target_os = "linux")]
 mod serve;
 #[cfg(target_os = "linux")]
 mod sigterm;
 #[cfg(target_os = "linux")]
 mod slow;
+#[cfg(all(target_os = "linux", feature = "tls"))]
+mod tls_half;
 #[cfg(target_os = "linux")]
 mod wire;
 

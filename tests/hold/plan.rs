@@ -48,6 +48,10 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "sigterm", about: "SIGTERM under acknowledged messages", run: sigterm::run },
     #[cfg(feature = "handover")]
     Scenario { name: "handover", about: "one process after the other under load", run: crate::handover::run },
+    #[cfg(feature = "tls")]
+    Scenario { name: "tls_half", about: "half TLS handshakes", run: crate::tls_half::run },
+    #[cfg(feature = "tls")]
+    Scenario { name: "cert_swap", about: "certificates replaced under load", run: crate::cert_swap::run },
 ];
 
 pub(crate) fn run() -> Result<()> {
@@ -81,6 +85,9 @@ pub(crate) fn run() -> Result<()> {
     if cfg!(debug_assertions) {
         println!("not optimised: the figures are worse than they need be");
     }
+    for feature in missing() {
+        println!("built without the feature {feature}: its scenarios are left out");
+    }
     let mut all = Vec::new();
     for scenario in SCENARIOS.iter().filter(|one| wanted.is_empty() || wanted.contains(&one.name)) {
         all.push(settled(scenario, &plan)?);
@@ -91,6 +98,12 @@ pub(crate) fn run() -> Result<()> {
         bail!("{missed} of {} scenarios missed a bar", all.len());
     }
     Ok(())
+}
+
+/// The features that scenarios need and this program was built without.
+fn missing() -> impl Iterator<Item = &'static str> {
+    let features = [("handover", cfg!(feature = "handover")), ("tls", cfg!(feature = "tls"))];
+    features.into_iter().filter(|(_, there)| !there).map(|(feature, _)| feature)
 }
 
 /// Runs a scenario; once more where it missed a bar on a machine that was busy with something else.

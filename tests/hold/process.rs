@@ -111,7 +111,7 @@ impl Server {
         self.addresses[0]
     }
 
-    pub(crate) fn line(&mut self) -> Result<String> {
+    pub(crate) fn line(&self) -> Result<String> {
         self.lines.recv_timeout(PATIENCE).context("the server says nothing")
     }
 

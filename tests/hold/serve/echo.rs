@@ -8,8 +8,14 @@ use hythe::{Bytes, Closed, Connection, Handler, Peer, Server};
 
 use super::{GAUGES, Inside, Options, answer};
 
-struct Echo {
+pub(super) struct Echo {
     _inside: Inside,
+}
+
+impl Echo {
+    pub(super) fn new() -> Self {
+        Self { _inside: Inside::enter() }
+    }
 }
 
 impl Handler for Echo {
@@ -32,7 +38,7 @@ impl Handler for Echo {
 }
 
 pub(super) async fn serve(options: &Options) -> Result<()> {
-    let mut server = Server::with(|_: &Peer| Ok(Echo { _inside: Inside::enter() })).limits(options.limits()?);
+    let mut server = Server::with(|_: &Peer| Ok(Echo::new())).limits(options.limits()?);
     for _ in 0..options.get("listeners")?.unwrap_or(1) {
         server = server.bind("tcp://127.0.0.1:0", LengthDelimited::new());
     }

@@ -10,6 +10,7 @@
 //! | `panicky` | the same, with a panic for some |
 //! | `acking` | answers after some work, and remembers for whom |
 //! | `handover` | takes over from the process before |
+//! | `secure` | echoes over TLS, and in the clear beside it |
 //! | `log` | what hythe reports, to standard error |
 
 mod acking;
@@ -18,6 +19,8 @@ mod echo;
 mod handover;
 mod log;
 mod panicky;
+#[cfg(feature = "tls")]
+mod secure;
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -27,15 +30,17 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use hythe::{Limits, PeerAddress, Running};
+use hythe::{Limits, Overload, PeerAddress, Refusal, Running};
 use tokio::runtime::Handle;
 
-use crate::machine;
+use crate::{machine, wire};
 
 pub(crate) use panicky::Place;
 
 /// The first argument of a process that is to be the server.
 pub(crate) const ROLE: &str = "server";
+/// What somebody for whom there is no room is told, where he is told anything.
+pub(crate) const FULL: &[u8] = b"there is no room";
 
 /// What is counted outside of hythe, to be held against what it says itself.
 #[derive(Default)]
@@ -102,7 +107,12 @@ impl Options {
         if let Some(count) = self.get("backlog")? {
             limits = limits.with_backlog(count);
         }
-        let durations: [(&str, fn(Limits, Duration) -> Limits); 5] = [
+        if let Some(count) = self.get("handshakes")? {
+            limits = limits.with_handshakes(count);
+        }
+        type Setter = fn(Limits, Duration) -> Limits;
+        let durations: [(&str, Setter); 6] = [
+            ("handshake", Limits::with_handshake),
             ("first_byte", Limits::with_first_byte),
             ("message", Limits::with_message),
             ("idle", Limits::with_idle),
@@ -114,11 +124,12 @@ impl Options {
                 limits = with(limits, Duration::from_millis(millis));
             }
         }
-        match self.text("overload") {
-            None | Some("hold") => {}
+        Ok(limits.with_overload(match self.text("overload") {
+            None | Some("hold") => Overload::Hold,
+            Some("reset") => Overload::Reset,
+            Some("answer") => Overload::Answer(wire::framed(FULL).into()),
             Some(other) => bail!("there is no overload {other}"),
-        }
-        Ok(limits)
+        }))
     }
 }
 
@@ -150,6 +161,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             "echo" => echo::serve(&options).await,
             "panicky" => panicky::serve(&options).await,
             "acking" => acking::serve(&options).await,
+            #[cfg(feature = "tls")]
+            "secure" => secure::serve(&options).await,
             #[cfg(feature = "handover")]
             "handover" => handover::serve(&options).await,
             other => bail!("there is no {other} to serve"),
@@ -159,7 +172,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 
 /// Says where it listens.
 fn announce(running: &Running) {
-    let addresses: Vec<String> = running.endpoints().iter().map(|at| at.to_string().replace("tcp://", "")).collect();
+    let addresses: Vec<String> =
+        running.endpoints().iter().map(|at| at.to_string().split("://").skip(1).collect()).collect();
     println!("{}", addresses.join(" "));
 }
 
@@ -203,6 +217,8 @@ fn counts(running: &Running) -> String {
         ("open", counters.open),
         ("closed", counters.closed),
         ("accept_errors", counters.accept_errors),
+        ("refused", Refusal::ALL.iter().map(|why| counters.refused(*why)).sum()),
+        ("handshakes", counters.handshakes),
         ("live", gauge(&GAUGES.live)),
         ("most", gauge(&GAUGES.most)),
         ("opens", gauge(&GAUGES.opens)),

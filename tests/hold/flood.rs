@@ -12,10 +12,9 @@ use crate::honest::{CONNECTIONS, Honest, Step};
 use crate::plan::Plan;
 use crate::process::Setup;
 use crate::report::{Report, millis};
+use crate::serve::FULL;
 use crate::wire;
 
-const LIMIT: usize = 2000;
-const CONNECTS: usize = 6000;
 /// How soon there must be room again.
 const FREE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,10 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Overload {
     Hold,
+    Reset,
+    Answer,
 }
 
 /// Each is run.
-const OVERLOADS: [(Overload, &str); 1] = [(Overload::Hold, "hold")];
+const OVERLOADS: [(Overload, &str); 3] =
+    [(Overload::Hold, "hold"), (Overload::Reset, "reset"), (Overload::Answer, "answer")];
 
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     for (overload, name) in OVERLOADS {
@@ -37,58 +39,73 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 }
 
 fn once(plan: &Plan, report: &mut Report, overload: Overload, name: &str) -> Result<()> {
-    let setup = Setup::new("echo").with("max_connections", LIMIT).with("overload", name);
+    let limit = plan.pick(2000, 500);
+    let connects = 3 * limit;
+    let setup = Setup::new("echo").with("max_connections", limit).with("overload", name);
     let mut server = setup.with("first_byte", 60_000).with("idle", 60_000).start(plan)?;
     let (to, hello) = (server.address(), Bytes::from(wire::frame(1000, 0)));
     let honest = Honest::start(to)?;
     // of its own: the honest connections are open by now
     let own = server.descriptors()? - CONNECTIONS as usize;
 
-    let begin = honest.calm(plan.seconds(5.0, 2.0));
+    let begin = honest.calm(plan.seconds(5.0, 1.5));
     let greeting = hello.clone();
-    let mut crowd = honest.during(Crowd::new()?, move |crowd| open(crowd, to, &greeting))?;
+    let mut crowd = honest.during(Crowd::new()?, move |crowd| open(crowd, connects, to, &greeting))?;
     let opened = honest.now();
     let mut descriptors = 0;
-    for _ in 0..8 {
+    for _ in 0..plan.pick(8, 3) {
         crowd = rest(&honest, crowd, Duration::from_millis(500))?;
         descriptors = descriptors.max(server.descriptors()? - own);
     }
-    let handlers = server.counts()?.get("most");
-    let (answered, ended) = (echoed(&crowd, &hello), crowd.ended);
+    let counts = server.counts()?;
+    let (answered, refused) = (heard(&crowd, &hello[4..]), heard(&crowd, FULL));
+    let (ended, left) = (crowd.ended, crowd.members.len() - crowd.ended);
 
     let (closed, over) = (honest.now(), Instant::now());
     honest.during(crowd, close)?;
-    let room = answer(&honest, to, over)?;
+    let next = answer(&honest, to, over)?;
     let (_, empty) = server.until(PATIENCE, |counts| counts.get("open") == u64::from(CONNECTIONS))?;
     let gone = empty.then(|| over.elapsed());
     let end = honest.calm(Duration::from_millis(200));
     let traffic = honest.stop()?;
     traffic.rows(&format!("{name}: "), report, begin, end)?;
 
-    report.at_most(format!("{name}: handlers at once"), handlers, LIMIT as u64);
-    match overload {
-        Overload::Hold => {
-            report.at_most(format!("{name}: connections open at once"), descriptors, LIMIT);
-            report.exactly(format!("{name}: connections answered"), answered, LIMIT - CONNECTIONS as usize);
-            report.exactly(format!("{name}: connections ended by the server"), ended, 0);
-        }
+    let room = limit - CONNECTIONS as usize;
+    report.at_most(format!("{name}: handlers at once"), counts.get("most"), limit as u64);
+    report.at_most(format!("{name}: connections open while they are there"), descriptors, limit);
+    report.exactly(format!("{name}: connections served"), answered, room);
+    let turned_away = if overload == Overload::Hold { 0 } else { connects - room };
+    report.exactly(
+        format!("{name}: connections that the server says it refused"),
+        counts.get("refused"),
+        turned_away as u64,
+    );
+    report.exactly(format!("{name}: connections that the server ended"), ended, turned_away);
+    report.exactly(format!("{name}: connections that are still there"), left, connects - turned_away);
+    if overload == Overload::Answer {
+        report.row(
+            format!("{name}: told that there is no room"),
+            format!("{refused} of {ended}"),
+            "≥ 64",
+            refused >= 64,
+        );
     }
     let bar = format!("≤ {}", millis(FREE));
     let mut soon = |what: &str, time: Option<Duration>| {
         let figure = time.map_or(format!("not in {}", millis(PATIENCE)), millis);
         report.row(format!("{name}: {what} after"), figure, &bar, time.is_some_and(|time| time <= FREE));
     };
-    soon("a new connection is answered", room);
+    soon("a new connection is served", next);
     soon("all slots are back", gone);
-    traffic.part(&format!("{name}: {CONNECTS} connects, one after the other"), report, begin, opened);
+    traffic.part(&format!("{name}: {connects} connects, one after the other"), report, begin, opened);
     traffic.part(&format!("{name}: while they are there"), report, opened, closed);
     traffic.part(&format!("{name}: from when they are closed"), report, closed, end);
     Ok(())
 }
 
 /// Opens connections as fast as can be, with the honest traffic in between.
-fn open(crowd: &mut Crowd, to: SocketAddr, hello: &Bytes) -> Result<Step> {
-    if crowd.members.len() == CONNECTS {
+fn open(crowd: &mut Crowd, connects: usize, to: SocketAddr, hello: &Bytes) -> Result<Step> {
+    if crowd.members.len() == connects {
         return Ok(Step::Done);
     }
     crowd.open_all(2, to, Ipv4Addr::LOCALHOST, hello)?;
@@ -113,8 +130,9 @@ fn close(crowd: &mut Crowd) -> Result<Step> {
     Ok(if crowd.members.is_empty() { Step::Done } else { Step::Busy })
 }
 
-fn echoed(crowd: &Crowd, hello: &Bytes) -> usize {
-    crowd.members.iter().filter(|member| member.messages.iter().any(|message| message[..] == hello[4..])).count()
+/// How many were told something.
+fn heard(crowd: &Crowd, what: &[u8]) -> usize {
+    crowd.members.iter().filter(|member| member.messages.iter().any(|message| message == what)).count()
 }
 
 /// When a new connection is answered, from a time on.
@@ -126,5 +144,5 @@ fn answer(honest: &Honest, to: SocketAddr, since: Instant) -> Result<Option<Dura
         crowd.poll(Duration::ZERO)?;
         Ok(if crowd.answered + crowd.ended > 0 || since.elapsed() > PATIENCE { Step::Done } else { Step::Quiet })
     })?;
-    Ok((echoed(&crowd, &hello) == 1).then(|| since.elapsed()))
+    Ok((heard(&crowd, &hello[4..]) == 1).then(|| since.elapsed()))
 }

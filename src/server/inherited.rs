@@ -21,7 +21,7 @@ use {crate::transport::BindOptions, crate::transport::unix::SocketFile};
 pub(crate) struct Inherited {
     /// Each is taken once, by whoever binds it.
     #[cfg(feature = "handover")]
-    handed: std::sync::Mutex<Vec<Handed>>,
+    handed: crate::sync::Mutex<Vec<Handed>>,
 }
 
 /// A socket of the server before.
@@ -38,7 +38,7 @@ pub(crate) struct Handed {
 #[cfg(feature = "handover")]
 impl Inherited {
     pub(crate) fn new(handed: Vec<Handed>) -> Self {
-        Self { handed: handed.into() }
+        Self { handed: crate::sync::Mutex::new(handed) }
     }
 
     /// What nobody has a use for.

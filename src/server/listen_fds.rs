@@ -4,12 +4,11 @@
 
 use std::os::fd::OwnedFd;
 use std::process;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use socket2::{SockRef, Socket};
 
 use crate::endpoint::PassedSocket;
-use crate::sync::lock;
 use crate::transport::given::{Given, Kind};
 
 /// The number of the first one.
@@ -34,7 +33,7 @@ static PASSED: Mutex<Option<Vec<Passed>>> = Mutex::new(None);
 /// # Errors
 /// In words that go on after the endpoint.
 pub(crate) fn take(which: &PassedSocket) -> Result<Vec<Given>, String> {
-    let mut passed = lock(&PASSED);
+    let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
     if passed.is_none() {
         *passed = Some(receive()?);
     }

@@ -89,6 +89,9 @@ use listen::{Binding, Bound, listen};
 use signal::Signals;
 
 pub use errno::AcceptFailure;
+#[cfg(all(fuzzing, feature = "handover"))]
+#[doc(hidden)]
+pub use handover::fuzzed as fuzzed_handover;
 pub use hub::{ConnectionInfo, DrainReport};
 pub use refusals::Refusal;
 pub use running::Running;

@@ -6,7 +6,8 @@ use crate::proxy::ProxyProtocol;
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
 
-/// How an endpoint is bound, beyond its address. What does not apply to a transport is ignored by it.
+/// How an endpoint is bound, beyond its address. What does not apply to a transport is ignored by it. A socket that was
+/// handed over, or that a service manager passed, keeps the buffers that it has, and what it takes for IPv6.
 ///
 /// ```
 /// use hythe::BindOptions;

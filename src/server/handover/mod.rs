@@ -21,6 +21,9 @@ mod take;
 
 use std::time::Duration;
 
+#[cfg(fuzzing)]
+pub use protocol::fuzzed;
+
 pub(crate) use offer::Offer;
 pub(crate) use take::start;
 

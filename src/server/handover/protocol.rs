@@ -186,6 +186,21 @@ impl Message {
     }
 }
 
+/// For the fuzz target: decodes what comes in steps of so many bytes, and gives what an encoder would have said instead,
+/// if all of it was right.
+#[cfg(fuzzing)]
+pub fn fuzzed(bytes: &[u8], step: usize) -> Option<Vec<u8>> {
+    let (mut buffer, mut again) = (BytesMut::new(), Vec::new());
+    for part in bytes.chunks(step.max(1)) {
+        buffer.extend_from_slice(part);
+        while let Some(message) = Message::decode(&mut buffer).ok()? {
+            again.extend_from_slice(&message.encode());
+        }
+        assert!(buffer.len() < HEADER + LONGEST, "a whole message was left");
+    }
+    Some(again)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::closed::{CloseReason, Closed, Failure};
 use super::deadlines::{Deadlines, Silence};
 use super::outlet::Totals;
+use super::timing::Timing;
 use super::traffic::Traffic;
 use crate::limits::Live;
 use crate::peer::Peer;
@@ -83,6 +84,7 @@ pub(crate) struct Core {
     failure: OnceLock<Failure>,
     drain: OnceLock<Instant>,
     pub(crate) traffic: Traffic,
+    pub(crate) timing: Timing,
     /// Bytes of its buffers that are charged to the memory of all.
     pub(super) held: AtomicUsize,
     remainder: Mutex<Option<Box<dyn Remainder>>>,
@@ -135,6 +137,7 @@ impl Core {
             failure: OnceLock::new(),
             drain: OnceLock::new(),
             traffic: Traffic::default(),
+            timing: Timing::default(),
             held: AtomicUsize::new(0),
             remainder: Mutex::new(None),
             closed: OnceLock::new(),

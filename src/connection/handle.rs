@@ -14,7 +14,6 @@ use super::core::{ConnectionId, Core, discard};
 use super::link::{Link, Received};
 use super::outlet::Outbound;
 use super::sender::Sender;
-use super::timing::Timing;
 use super::{batch, pump};
 use crate::error::Error;
 use crate::peer::Peer;
@@ -45,7 +44,6 @@ pub struct Connection<In, Out = In> {
     pub(super) promised: bool,
     /// Where no task of ours drives the connection: its next deadline.
     pub(super) timer: Option<Pin<Box<Sleep>>>,
-    timing: Timing,
 }
 
 /// What only the owner uses.
@@ -78,13 +76,7 @@ where
     pub(crate) fn new(link: Box<dyn Link<In, Out>>, out: Arc<dyn Outbound<Out>>) -> Self {
         let core = Arc::clone(out.core());
         let owned = Mutex::new(Owned { link: Some(link), slot: None });
-        let timing = Timing::default();
-        Self { owned, out, core, turn: 0, spent: false, promised: false, timer: None, timing }
-    }
-
-    pub(crate) fn timed(mut self, timing: Timing) -> Self {
-        self.timing = timing;
-        self
+        Self { owned, out, core, turn: 0, spent: false, promised: false, timer: None }
     }
 
     /// Its id, unique within this process.
@@ -178,7 +170,7 @@ where
     /// The next thing to do. Who `wants_drain` is told of a drain, again and again.
     #[inline]
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>, wants_drain: bool) -> Poll<Event> {
-        self.timing.ends();
+        self.core.timing.ends(self.core.deadlines.opened());
         if self.core.is_disturbed() {
             if let Some(event) = self.disturbance(wants_drain) {
                 return Poll::Ready(event);
@@ -201,7 +193,7 @@ where
                 self.core.deadlines.handles_for_limited_time();
             }
             self.core.take_idle();
-            self.timing.starts(self.core.traffic.messages_in());
+            self.core.timing.starts(self.core.traffic.messages_in(), self.core.deadlines.opened());
             return Poll::Ready(Event::Message);
         }
         self.no_message(received, cx, wants_drain)

@@ -127,7 +127,7 @@ where
         let from = peer.clone();
         let open = || {
             let mut core = Core::new(peer, Arc::clone(&self.hub.limits), silence, None);
-            core.traffic.shown = self.log_bytes;
+            (core.traffic.shown, core.timing) = (self.log_bytes, self.timing.clone());
             let core = Arc::new(core);
             let span = tracing::info_span!(
                 "connection",
@@ -141,7 +141,7 @@ where
             let link = link(self.prototype.codec(), &core);
             let out = Outbox::new(Arc::clone(&core), Arc::clone(&self.prototype), self.prototype.codec(), write);
             made = Some((Arc::clone(&core), Arc::clone(&out)));
-            let conn = Connection::new(link, Arc::clone(&out) as Arc<dyn Outbound<S::Out>>).timed(self.timing.clone());
+            let conn = Connection::new(link, Arc::clone(&out) as Arc<dyn Outbound<S::Out>>);
             let session = self.session.run(conn);
             self.hub.register(&core);
             drop(inside);

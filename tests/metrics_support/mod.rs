@@ -124,7 +124,7 @@ pub(crate) async fn exchange(running: &Running, request: &[u8]) -> (String, Stri
     let mut answer = String::new();
     within("an answer", stream.read_to_string(&mut answer)).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
-    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap().parse().unwrap();
+    let length: usize = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap().parse().unwrap();
     assert!(body.len() == length || (request.starts_with(b"HEAD") && body.is_empty()), "{head}");
     (head.into(), body.into())
 }

@@ -75,7 +75,8 @@ pub struct Limits {
     /// For a session to handle one message, until it asks for the next one; then its connection is cut with
     /// [`CloseReason::Overrun`](crate::CloseReason::Overrun). `None`, the default, lets it take its time.
     pub handling: Option<Duration>,
-    /// A session that has handled one message for so long is reported, once, and goes on. Default: 5 s.
+    /// A session that has handled one message for so long is reported, once, within a second or so, and goes on. The time
+    /// in which it waits for its peer to take what it sent does not count. Default: 5 s.
     pub stall: Duration,
     /// Bytes are waiting and the peer takes none. Default: 30 s.
     pub write_stall: Duration,

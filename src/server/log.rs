@@ -5,7 +5,6 @@ use std::array::from_fn;
 use std::error::Error;
 use std::time::Duration;
 
-use tracing::field::display;
 use tracing::{Level, enabled};
 
 use super::refusals::Refusal;
@@ -51,8 +50,8 @@ impl Default for Log {
 }
 
 /// An error whose text may be a peer's.
-fn cause<'a>(error: &'a (dyn Error + Send + Sync + 'static)) -> impl tracing::Value + 'a {
-    display(Escaped(Chain(error)))
+fn text(cause: &(dyn Error + Send + Sync + 'static)) -> String {
+    Escaped(Chain(cause)).to_string()
 }
 
 impl Log {
@@ -82,7 +81,8 @@ impl Log {
             return;
         }
         let Some(times) = self.refused.get(why as usize).and_then(Limiter::admit) else { return };
-        let (reason, endpoint, cause) = (why.as_str(), peer.endpoint(), error.map(cause));
+        let (reason, endpoint, cause) = (why.as_str(), peer.endpoint(), error.map(text));
+        let cause = cause.as_deref();
         tracing::debug!(reason, %peer, %endpoint, cause, suppressed = suppressed(times), "refused");
     }
 
@@ -95,7 +95,8 @@ impl Log {
         }
         let Some(times) = self.ended.get(closed.reason as usize).and_then(Limiter::admit) else { return };
         let Closed { duration, bytes_in, bytes_out, messages_in, messages_out, unsent_bytes, .. } = *closed;
-        let (reason, cause) = (closed.reason.as_str(), closed.cause.as_deref().map(cause));
+        let (reason, cause) = (closed.reason.as_str(), closed.cause.as_deref().map(text));
+        let cause = cause.as_deref();
         let suppressed = suppressed(times);
         if is_failure {
             let (id, peer, endpoint) = (core.id, core.peer(), core.peer().endpoint());

@@ -44,6 +44,7 @@
 //!     .await?;
 //! # Ok(()) }
 //! ```
+#![doc = include_str!("log.md")]
 
 mod accept;
 mod errno;

@@ -65,9 +65,9 @@ struct Watched {
 /// What is to be said of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blockage {
-    /// It is blocked for so long by now.
+    /// It is blocked, for so long at least.
     Begins(Duration),
-    /// It was, for so long.
+    /// It was, for so long at least.
     Ended(Duration),
 }
 
@@ -92,8 +92,9 @@ impl Watched {
 
     fn look(&mut self, thread: &Thread, passed: Duration, mut report: impl FnMut(ConnectionId, &Thread, Blockage)) {
         let poll = thread.poll();
-        self.seen_for = self.seen_for.saturating_add(passed);
-        if poll != self.poll {
+        if poll == self.poll {
+            self.seen_for = self.seen_for.saturating_add(passed);
+        } else {
             if let (Some(before), true) = (self.poll, self.reported) {
                 report(before.connection, thread, Blockage::Ended(self.seen_for));
             }

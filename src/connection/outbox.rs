@@ -220,7 +220,7 @@ where
         let out = &mut *locked;
         out.ended = true;
         // an end in the midst of what was to be sent must not look like one in order
-        let abort = abort || !out.buffer.is_empty();
+        let abort = abort || !out.buffer.is_empty() || out.blocked;
         out.totals.unsent += out.buffer.len() as u64;
         out.buffer = BytesMut::new();
         if let Some(sizes) = &mut out.sizes {

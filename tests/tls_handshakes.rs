@@ -97,7 +97,7 @@ async fn a_handshake_may_come_in_single_bytes() {
 #[tokio::test]
 async fn whoever_does_not_come_to_an_end_is_cut_and_holds_nobody_up() {
     let authority = Authority::new();
-    let deadline = Duration::from_millis(1000);
+    let deadline = Duration::from_secs(3);
     let running = start(&authority, Limits::edge().with_handshake(deadline)).await;
     let hello = client_hello();
     let mut stuck = Vec::new();

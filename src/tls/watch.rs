@@ -80,3 +80,47 @@ fn look(shared: &Shared, mut seen: Seen) -> Seen {
     }
     seen
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn write(dir: &std::path::Path) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let own = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let (chain, key) = (own.pem(), key.serialize_pem());
+        std::fs::write(dir.join("chain.pem"), &chain).unwrap();
+        std::fs::write(dir.join("key.pem"), &key).unwrap();
+        (chain, key)
+    }
+
+    #[test]
+    fn a_change_is_dealt_with_once_and_when_it_has_lasted() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let dir = dir.path();
+        write(dir);
+        let tls = ServerTls::from_pem_files(dir.join("chain.pem"), dir.join("key.pem")).build().unwrap();
+        let used = || tls.shared.made_of();
+        let (first, seen) = (used(), Seen { done: used(), unsettled: None });
+        let seen = look(&tls.shared, seen);
+        assert!(seen.unsettled.is_none(), "nothing has changed");
+
+        let (chain, key) = write(dir);
+        let seen = look(&tls.shared, seen);
+        assert!(seen.unsettled.is_some() && used() == first, "it may be half of a change");
+        std::fs::write(dir.join("key.pem"), "torn").unwrap();
+        let seen = look(&tls.shared, seen);
+        assert!(seen.unsettled.is_some() && used() == first, "it is another change");
+        let seen = look(&tls.shared, seen);
+        assert!(seen.unsettled.is_none() && used() == first, "it is of no use, and that has been said");
+        let again = look(&tls.shared, seen);
+        assert!(again.unsettled.is_none() && again.done == seen.done, "and is not said again");
+
+        std::fs::write(dir.join("key.pem"), &key).unwrap();
+        let seen = look(&tls.shared, look(&tls.shared, again));
+        assert!(used() != first && used() == seen.done);
+        assert_eq!(std::fs::read_to_string(dir.join("chain.pem")).unwrap(), chain);
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! Make a certificate, and run it:
 //!     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
-//!         -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out chain.pem
+//!         -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE \
+//!         -keyout key.pem -out chain.pem
 //!     cargo run --features tls --example tls chain.pem key.pem
 //! or with endpoints of your own, and with clients that must have a certificate of an authority:
 //!     cargo run --features tls --example tls chain.pem key.pem --clients ca.pem tls://127.0.0.1:9443 tcp://127.0.0.1:9025

@@ -17,7 +17,7 @@ impl Limits {
     /// The memory, in bytes, that a server with these limits uses when all of them are reached: for `tcp:`, `unix:` and
     /// `mem:` connections, UDP sessions on one listener, their buffers, and those of as many threads as the machine has
     /// cores. What handlers keep is theirs, and what the kernel keeps in the buffers of its sockets is not in it; TLS adds
-    /// up to 48 KiB for each connection.
+    /// up to 64 KiB for each connection, 8 KiB while nothing is under way.
     ///
     /// ```
     /// use hythe::Limits;

@@ -15,7 +15,8 @@ use crate::error::{Error, ErrorKind};
 /// The TLS side of a client: which servers it trusts, and what it shows of itself.
 ///
 /// The server's certificate is always verified, with its host name; there is no way to switch that off. A server with a
-/// certificate of its own making is trusted by giving that to [`only_roots`](ClientTlsBuilder::only_roots).
+/// certificate of its own making is trusted by giving that to [`only_roots`](ClientTlsBuilder::only_roots); it must not be
+/// marked as an authority's (`CA:TRUE`, which is what `openssl req -x509` does unless it is told otherwise).
 ///
 /// Clones share the sessions that can be resumed, as do all connections made with one of them.
 ///

@@ -84,7 +84,8 @@ impl Secured {
 }
 
 impl ServerTls {
-    /// The handshake with a client: a future of some 10 KiB, to be boxed where it is part of another. It takes as long as the client likes: the deadline is the caller's.
+    /// The handshake with a client: a future of some 10 KiB, to be boxed where it is part of another. It takes as long as
+    /// the client likes: the deadline is the caller's.
     pub(crate) async fn accept(&self, wire: Wire) -> io::Result<Secured> {
         let acceptor = TlsAcceptor::from(self.config());
         let accept = acceptor.accept_with(wire, |session| session.set_buffer_limit(Some(HELD)));

@@ -35,6 +35,12 @@
 //!
 //! One side can end its half and still receive, as over TCP, with TLS 1.3. With TLS 1.2 peers are to end at once when the
 //! other side has (RFC 5246, section 7.2.1).
+//!
+//! # What it costs
+//!
+//! What connections and servers count in bytes is what was sent inside, not what that became on the wire. A connection
+//! that is encrypted takes 8 KiB more than another, and up to 64 KiB while much is under way; the
+//! [memory of all buffers](crate::Limits::memory) does not include them.
 
 mod client;
 mod handshake;

@@ -143,10 +143,13 @@ async fn who_waits_for_a_peer_or_only_sends_does_not_stall_and_who_never_opens_d
     let (sends, sends_to) = start(sends.limits(limits.clone()), &mem(), Lines::new()).await;
     let (waits, waits_for) = start(waits.limits(limits.clone()), &mem(), Lines::new()).await;
     let (floods, floods_to) = start(floods.limits(limits), &mem(), Lines::new()).await;
-    let _silent: [Connection<String>; 2] = [open(&sends_to, Lines::new()).await, open(&waits_for, Lines::new()).await];
+    let _takes: Connection<String> = open(&sends_to, Lines::new()).await;
+    let mut silent: Connection<String> = open(&waits_for, Lines::new()).await;
+    silent.send("hello".into()).await.unwrap();
     let mut full: Connection<String> = open(&floods_to, Lines::new()).await;
     full.send("x".repeat(1000)).await.unwrap();
     until("all of them", || [&sends, &waits, &floods].iter().all(|server| server.counters().open == 1)).await;
+    until("a message", || waits.connections()[0].messages_in == 1).await;
     until("a full outbox", || floods.connections()[0].unsent_bytes > 100_000).await;
 
     // when the third that comes after them is reported, they have been looked at three times as long

@@ -187,3 +187,25 @@ fn key(name: &'static str, label: &'static str, value: &SharedString) -> Key {
 fn set(recorder: &dyn Recorder, key: &Key, value: u64) {
     recorder.register_gauge(key, &METADATA).set(value as f64);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Silence;
+    use crate::limits::{Limits, Live};
+    use crate::peer::{Peer, PeerAddress};
+
+    #[tokio::test]
+    async fn a_connection_that_is_in_the_totals_is_not_added_again() {
+        let endpoint = Arc::new(Endpoint::mem("meters").unwrap());
+        let peer = Peer::new(endpoint, PeerAddress::Memory);
+        let core = Core::new(peer, Live::new(Limits::edge()), Silence::Allowed, None);
+        core.count_in(5);
+        let (mut counters, mut open) = (Counters::default(), Open::default());
+        add(&core, &mut counters, &mut open);
+        assert_eq!((counters.bytes_in, open.connections), (5, 1));
+        core.counts();
+        add(&core, &mut counters, &mut open);
+        assert_eq!((counters.bytes_in, open.connections), (5, 1));
+    }
+}

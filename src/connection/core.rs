@@ -17,6 +17,7 @@ use super::outlet::Totals;
 use super::timing::Timing;
 use super::traffic::Traffic;
 use crate::limits::Live;
+use crate::log::{Limiter, suppressed};
 use crate::peer::Peer;
 use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use crate::sync::{Mutex, lock};
@@ -433,8 +434,11 @@ impl Core {
 
 /// Drops what is, or holds, the user's: a panic in its `Drop` must not keep us from what comes next.
 pub(crate) fn discard<T>(value: T) {
+    static SAID: Limiter = Limiter::new(10);
     if caught(|| drop(value)).is_err() {
-        tracing::warn!("a panic in the drop of a codec");
+        if let Some(times) = SAID.admit() {
+            tracing::warn!(suppressed = suppressed(times), "a panic in the drop of a codec");
+        }
     }
 }
 

@@ -209,7 +209,7 @@ where
                     }
                     class => {
                         if pause == PAUSES.0 {
-                            tracing::warn!(endpoint = %origin.endpoint, %error, "cannot accept; pausing");
+                            origin.hub.log.cannot_accept(&origin.endpoint, &error);
                         }
                         if class == AcceptFailure::Exhausted {
                             spare.answer(&door, &origin.hub);

@@ -3,6 +3,7 @@
 
 use std::array::from_fn;
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use tracing::{Level, enabled};
@@ -10,6 +11,7 @@ use tracing::{Level, enabled};
 use super::refusals::Refusal;
 use super::stalls::Blockage;
 use crate::connection::{CloseReason, Closed, ConnectionId, Core, Fault, Thread};
+use crate::endpoint::Endpoint;
 use crate::log::{Chain, Escaped, Limiter, suppressed};
 use crate::peer::Peer;
 
@@ -25,6 +27,7 @@ pub(crate) struct Log {
     ended: [Limiter; CloseReason::ALL.len()],
     failed: Limiter,
     stalled: Limiter,
+    accepting: Limiter,
     #[cfg(feature = "udp")]
     receiving: Limiter,
 }
@@ -43,6 +46,7 @@ impl Default for Log {
             ended: from_fn(|place| Limiter::new(most(place))),
             failed: Limiter::new(FAULTS),
             stalled: Limiter::new(FAULTS),
+            accepting: Limiter::new(FAULTS),
             #[cfg(feature = "udp")]
             receiving: Limiter::new(FAULTS),
         }
@@ -128,9 +132,16 @@ impl Log {
         }
     }
 
+    /// Descriptors or memory are short, or nobody knows what it is.
+    pub(crate) fn cannot_accept(&self, endpoint: &Endpoint, error: &io::Error) {
+        if let Some(times) = self.accepting.admit() {
+            tracing::warn!(%endpoint, %error, suppressed = suppressed(times), "cannot accept; pausing");
+        }
+    }
+
     /// Such as the refusal of an earlier answer.
     #[cfg(feature = "udp")]
-    pub(crate) fn receiving_failed(&self, endpoint: &crate::endpoint::Endpoint, error: &std::io::Error) {
+    pub(crate) fn receiving_failed(&self, endpoint: &Endpoint, error: &io::Error) {
         if !enabled!(Level::DEBUG) {
             return;
         }

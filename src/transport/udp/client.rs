@@ -10,10 +10,15 @@ use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
 use crate::connection::{MessageSource, WriteHalf};
+use crate::log::{Limiter, suppressed};
 use crate::transport::{BindOptions, socket};
 
 /// After so many errors in a row, none of which can be waited out, the socket is of no use.
 const ERRORS: u32 = 16;
+
+/// How often it is said that datagrams were lost, by all clients.
+static RECEIVING: Limiter = Limiter::new(10);
+static SENDING: Limiter = Limiter::new(10);
 
 pub(crate) fn connect(addr: SocketAddr, max_datagram: usize) -> io::Result<(ClientSource, ClientWrite)> {
     let any: SocketAddr = match addr {
@@ -46,7 +51,9 @@ impl MessageSource for ClientSource {
             let mut buffer = ReadBuf::new(&mut self.buffer);
             match ready!(self.socket.poll_recv(cx, &mut buffer)) {
                 Ok(()) if buffer.filled().len() > limit => {
-                    tracing::debug!(limit, "a datagram over the limit was dropped");
+                    if let Some(times) = RECEIVING.admit() {
+                        tracing::debug!(limit, suppressed = suppressed(times), "a datagram over the limit was dropped");
+                    }
                 }
                 Ok(()) => {
                     self.errors = 0;
@@ -54,7 +61,9 @@ impl MessageSource for ClientSource {
                 }
                 // the answer to what was sent before: nobody is there yet, or any more
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    tracing::debug!(%error, "a datagram was refused");
+                    if let Some(times) = RECEIVING.admit() {
+                        tracing::debug!(%error, suppressed = suppressed(times), "a datagram was refused");
+                    }
                 }
                 Err(error) if self.errors < ERRORS => {
                     self.errors += 1;
@@ -81,7 +90,10 @@ impl WriteHalf for ClientWrite {
         }
         if let Err(error) = result {
             // such as a size that the system does not take: this one is lost
-            tracing::debug!(%error, bytes = bytes.len(), "a datagram could not be sent");
+            if let Some(times) = SENDING.admit() {
+                let suppressed = suppressed(times);
+                tracing::debug!(%error, bytes = bytes.len(), suppressed, "a datagram could not be sent");
+            }
         }
         Poll::Ready(Ok(bytes.len()))
     }

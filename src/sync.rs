@@ -1,20 +1,22 @@
 //! Locks, atomics, thread locals and tasks of whatever is used by several threads at once.
 //!
-//! They are std's and tokio's. Under `--cfg hythe_model` they are shuttle's, which tries out the orders in which threads may take
-//! their steps: `.ci/models` runs the tests that are made for it.
+//! They are std's, tokio's and futures'. Under `--cfg hythe_model` they are shuttle's, which tries out the orders in which
+//! threads may take their steps: `.ci/models` runs the tests that are made for it.
 
 #[cfg(all(test, hythe_model))]
 pub(crate) mod model;
 
 #[cfg(not(all(test, hythe_model)))]
+pub(crate) use futures::task::AtomicWaker;
+#[cfg(not(all(test, hythe_model)))]
 pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
 #[cfg(not(all(test, hythe_model)))]
 pub(crate) use std::thread_local;
 #[cfg(not(all(test, hythe_model)))]
-pub(crate) use tokio::spawn;
+pub(crate) use tokio::{spawn, sync::Notify};
 
 #[cfg(all(test, hythe_model))]
-pub(crate) use model::thread_local;
+pub(crate) use model::{AtomicWaker, Notify, thread_local};
 #[cfg(all(test, hythe_model))]
 pub(crate) use shuttle::future::spawn;
 #[cfg(all(test, hythe_model))]

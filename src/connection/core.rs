@@ -6,9 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 use std::{fmt, mem};
 
-use futures::task::AtomicWaker;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::closed::{CloseReason, Closed, Failure};
@@ -20,7 +18,7 @@ use crate::limits::Live;
 use crate::log::{Limiter, suppressed};
 use crate::peer::Peer;
 use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicWaker, Mutex, Notify, lock};
 
 /// Names a connection within this process; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -6,10 +6,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use futures::task::AtomicWaker;
-
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicWaker, Mutex, lock};
 
 #[derive(Debug, Default)]
 pub(crate) struct Handshakes {

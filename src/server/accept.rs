@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::task::AtomicWaker;
 use tokio::time::{Instant, sleep_until};
 
 use super::errno::{AcceptFailure, class};
@@ -18,7 +17,7 @@ use super::slots::Slot;
 use crate::codec::Codec;
 use crate::handler::Session;
 use crate::limits::{Limits, Overload, Waits};
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicWaker, Mutex, lock};
 #[cfg(feature = "handover")]
 use crate::transport::Duplicate;
 use crate::transport::Listener;

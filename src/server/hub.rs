@@ -9,7 +9,6 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::log::Log;
@@ -23,7 +22,7 @@ use super::{log, watch};
 use crate::connection::{CloseReason, Closed, ConnectionId, Core, Thread, Watch};
 use crate::limits::{Addresses, Limits, Live, Relief};
 use crate::peer::Peer;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, Notify, lock};
 
 /// How long a lack of memory may last before somebody has to go.
 const PATIENCE: Duration = Duration::from_secs(1);

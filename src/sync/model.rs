@@ -1,14 +1,74 @@
 //! What the models need: thread locals with std's methods, and how many orders are tried.
 //!
 //! A model's threads are shuttle's. What they share goes through [`Mutex`](super::Mutex) and [`atomic`](super::atomic),
-//! and before each step there another thread may go on. Everything else is one step to it: std's `OnceLock` and `RwLock`,
-//! `AtomicWaker` of futures, `Notify` of tokio, and the clocks. It does not try what weaker orderings of atomics allow.
+//! and before each step there another thread may go on. [`AtomicWaker`] and [`Notify`] are one step as a whole, though they
+//! are more inside: that is for futures' and tokio's own models. std's `OnceLock` and `RwLock` and the clocks are part of
+//! the step in which they are used. What weaker orderings of atomics allow is not tried.
 
 use std::cell::{Cell, RefCell};
+use std::task::Waker;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::thread::LocalKey;
 use shuttle::{Config, Runner};
+use tokio::sync::futures::Notified;
+
+use super::atomic::{AtomicBool, Ordering};
+
+/// That of futures, with a step before each call.
+#[derive(Default)]
+pub(crate) struct AtomicWaker {
+    waker: futures::task::AtomicWaker,
+    step: Step,
+}
+
+impl AtomicWaker {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.step.take();
+        self.waker.register(waker);
+    }
+
+    pub(crate) fn wake(&self) {
+        self.step.take();
+        self.waker.wake();
+    }
+}
+
+/// That of tokio, with a step before each call.
+#[derive(Default)]
+pub(crate) struct Notify {
+    notify: tokio::sync::Notify,
+    step: Step,
+}
+
+impl Notify {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn notified(&self) -> Notified<'_> {
+        self.step.take();
+        self.notify.notified()
+    }
+
+    pub(crate) fn notify_waiters(&self) {
+        self.step.take();
+        self.notify.notify_waiters();
+    }
+}
+
+#[derive(Default)]
+struct Step(AtomicBool);
+
+impl Step {
+    fn take(&self) {
+        self.0.load(Ordering::Relaxed);
+    }
+}
 
 /// Declares thread locals as std's macro does.
 macro_rules! thread_locals {

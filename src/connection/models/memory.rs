@@ -18,7 +18,7 @@ fn what_an_outbox_was_charged_comes_back() {
     check(1000, || {
         let pipe = Pipe::new(1);
         let served = Served::start(Limits::edge(), &pipe, pipe.stream(), async |conn| conn);
-        let core = Arc::clone(served.out.core());
+        let core = Arc::clone(served.out().core());
         let sending = [served.sender(), served.sender()].map(|sender| {
             thread::spawn(move || {
                 let _ = sender.try_send("x".repeat(2 * STEP));

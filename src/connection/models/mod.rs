@@ -8,7 +8,7 @@ mod outbox;
 mod pipe;
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures::channel::oneshot;
 use shuttle::future::JoinHandle;
@@ -33,7 +33,8 @@ impl Watch for Alone {
 /// A connection, as a server would make it.
 struct Served<W: WriteHalf> {
     pipe: Arc<Pipe>,
-    out: Arc<Outbox<Lines, W>>,
+    /// Held by nobody else, a session's messages go to its stage first.
+    out: Weak<Outbox<Lines, W>>,
     driver: JoinHandle<()>,
     /// Has the session end.
     end: oneshot::Sender<()>,
@@ -60,18 +61,23 @@ impl<W: WriteHalf> Served<W> {
         let link = Box::new(StreamIn::new(pipe.stream(), Lines::new(), None));
         let conn = Connection::new(link, Arc::clone(&out) as _);
         let driver = Driver::new(session(conn), Arc::clone(&out) as _, Arc::new(Alone));
+        let out = Arc::downgrade(&out);
         Self { pipe: Arc::clone(pipe), out, driver: shuttle::future::spawn(driver), end }
     }
 
+    fn out(&self) -> Arc<Outbox<Lines, W>> {
+        self.out.upgrade().unwrap()
+    }
+
     fn sender(&self) -> Sender<String> {
-        Sender::new(Arc::clone(&self.out) as Arc<dyn Outbound<String>>)
+        Sender::new(self.out() as Arc<dyn Outbound<String>>)
     }
 
     /// After `messages` were taken: all of them arrive though nobody does anything more. Then the connection ends, and
     /// its peer.
     fn finish(self, peer: shuttle::thread::JoinHandle<Vec<Vec<u8>>>, much: usize) -> Vec<Vec<u8>> {
         self.pipe.wait_read(much);
-        self.out.assert_quiet_is_true();
+        self.out().assert_quiet_is_true();
         self.end.send(()).unwrap();
         let seen = peer.join().unwrap();
         shuttle::future::block_on(self.driver).unwrap();
@@ -82,7 +88,8 @@ impl<W: WriteHalf> Served<W> {
 /// The messages of a stream.
 fn lines(bytes: &[Vec<u8>]) -> Vec<String> {
     let text = String::from_utf8(bytes.concat()).unwrap();
-    assert!(text.is_empty() || text.ends_with('\n'), "torn: {text:?}");
+    let whole = |line: &str| line.len() == 2 && line.ends_with(|c: char| c.is_ascii_digit());
+    assert!(text.lines().all(whole) && (text.is_empty() || text.ends_with('\n')), "torn: {text:?}");
     text.lines().map(ToOwned::to_owned).collect()
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use super::{Messages, Pipe, Served, Stream, lines, of};
+use super::{Messages, Pipe, Served, lines, of};
 use crate::connection::{Connection, Delivery, Overflow, Sender, TrySendError};
 use crate::group::Group;
 use crate::limits::Limits;
@@ -37,10 +37,30 @@ fn a_transport_that_blocks_is_written_when_it_takes_more() {
             let pipe = Arc::clone(&pipe);
             move || pipe.read()
         });
-        served.out.assert_quiet_is_true();
+        served.out().assert_quiet_is_true();
         sending.join().unwrap();
         let seen = served.finish(reading, 9);
         assert_eq!(lines(&seen), messages("a", 3));
+    });
+}
+
+#[test]
+fn what_a_session_sends_alone_is_written() {
+    check(1000, || {
+        let pipe = Pipe::new(2);
+        let session = |mut conn: Connection<String>| async move {
+            for message in messages("s", 4) {
+                conn.send(message).await.unwrap();
+            }
+            conn
+        };
+        let served = Served::start(narrow(), &pipe, pipe.stream(), session);
+        let reading = thread::spawn({
+            let pipe = Arc::clone(&pipe);
+            move || pipe.read()
+        });
+        let seen = served.finish(reading, 12);
+        assert_eq!(lines(&seen), messages("s", 4));
     });
 }
 
@@ -68,7 +88,7 @@ fn who_waits_for_room_gets_it() {
             let pipe = Arc::clone(&pipe);
             move || pipe.read()
         });
-        served.out.assert_quiet_is_true();
+        served.out().assert_quiet_is_true();
         for one in sending {
             one.join().unwrap();
         }
@@ -107,7 +127,7 @@ fn groups_and_batches_write_what_they_have_added() {
             let pipe = Arc::clone(&pipe);
             move || pipe.read()
         });
-        served.out.assert_quiet_is_true();
+        served.out().assert_quiet_is_true();
         let (of_group, of_batch) = (group_sends.join().unwrap(), batch_sends.join().unwrap());
         let seen = lines(&served.finish(reading, 3 * (of_group.len() + of_batch.len())));
         assert_eq!(of("g", &seen), of_group);
@@ -229,7 +249,8 @@ fn what_was_taken_before_the_end_goes_out() {
             let pipe = Arc::clone(&pipe);
             move || pipe.read()
         });
-        let Served { out, driver, end, .. } = served;
+        let out = served.out();
+        let Served { driver, end, .. } = served;
         end.send(()).unwrap();
         let seen = lines(&reading.join().unwrap());
         for (name, one) in ["a", "b"].into_iter().zip(sending) {
@@ -239,7 +260,3 @@ fn what_was_taken_before_the_end_goes_out() {
         out.assert_quiet_is_true();
     });
 }
-
-/// A stream is what most of these run on.
-#[allow(dead_code)]
-type Plain = Served<Stream>;

@@ -91,7 +91,7 @@ impl Budget {
     pub(crate) fn take(&self, bytes: usize) {
         let used = self.used.fetch_add(bytes, SeqCst) + bytes;
         let limit = self.limit.load(Relaxed);
-        if used > limit + limit / 16 {
+        if used > limit.saturating_add(limit / 16) {
             if let Some(relief) = self.relief.get() {
                 relief.overdrawn();
             }

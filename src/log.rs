@@ -3,14 +3,13 @@
 use std::error::Error;
 use std::fmt::{self, Display, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::Span;
 use tracing::span::Entered;
 
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// How much of a text that may be a peer's is shown, in bytes.
 const LONGEST: usize = 200;

@@ -22,9 +22,11 @@ pub(crate) use shuttle::future::spawn;
 #[cfg(all(test, hythe_model))]
 pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic};
 
-use std::sync::PoisonError;
+#[cfg(all(test, hythe_model))]
+pub(crate) use model::lock;
 
 /// A lock that a panic elsewhere does not spoil: what it guards is valid at every step.
+#[cfg(not(all(test, hythe_model)))]
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@
 //! the step in which they are used. What weaker orderings of atomics allow is not tried.
 
 use std::cell::{Cell, RefCell};
+use std::sync::{Arc, LazyLock, PoisonError};
 use std::task::Waker;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -15,8 +16,66 @@ use tokio::sync::futures::Notified;
 
 use super::atomic::{AtomicBool, Ordering};
 
+/// As the real one, of both kinds of mutex: where one of std's is held, no thread may take a step that others can come
+/// before.
+pub(crate) fn lock<M: Lock>(mutex: &M) -> M::Guard<'_> {
+    mutex.take()
+}
+
+pub(crate) trait Lock {
+    type Guard<'a>
+    where
+        Self: 'a;
+
+    fn take(&self) -> Self::Guard<'_>;
+}
+
+impl<T> Lock for shuttle::sync::Mutex<T> {
+    type Guard<'a>
+        = shuttle::sync::MutexGuard<'a, T>
+    where
+        T: 'a;
+
+    fn take(&self) -> Self::Guard<'_> {
+        self.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Lock for std::sync::Mutex<T> {
+    type Guard<'a>
+        = std::sync::MutexGuard<'a, T>
+    where
+        T: 'a;
+
+    fn take(&self) -> Self::Guard<'_> {
+        self.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M: Lock> Lock for Arc<M> {
+    type Guard<'a>
+        = M::Guard<'a>
+    where
+        Self: 'a;
+
+    fn take(&self) -> Self::Guard<'_> {
+        M::take(self)
+    }
+}
+
+impl<M: Lock> Lock for LazyLock<M> {
+    type Guard<'a>
+        = M::Guard<'a>
+    where
+        Self: 'a;
+
+    fn take(&self) -> Self::Guard<'_> {
+        M::take(self)
+    }
+}
+
 /// That of futures, with a step before each call.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct AtomicWaker {
     waker: futures::task::AtomicWaker,
     step: Step,
@@ -39,7 +98,7 @@ impl AtomicWaker {
 }
 
 /// That of tokio, with a step before each call.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Notify {
     notify: tokio::sync::Notify,
     step: Step,
@@ -61,7 +120,7 @@ impl Notify {
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Step(AtomicBool);
 
 impl Step {

@@ -12,6 +12,7 @@ use crate::connection::{CloseReason, Connection, Core, Outbox, Prototype, Silenc
 use crate::limits::{Limits, Live, STEP};
 use crate::peer::{Peer, PeerAddress};
 use crate::sync::model::check;
+use crate::transport::MaybeTlsRead;
 
 #[test]
 fn what_an_outbox_was_charged_comes_back() {
@@ -80,7 +81,7 @@ fn who_cannot_read_for_want_of_memory_goes_on_when_there_is_some() {
         let memory = core.limits.get().memory;
         core.limits.memory.take(memory);
         let out = Outbox::new(Arc::clone(&core), Prototype::new(Lines::new()), Lines::new(), pipe.stream());
-        let link = Box::new(StreamIn::new(pipe.stream(), Lines::new(), None));
+        let link = Box::new(StreamIn::new(MaybeTlsRead::Plain(pipe.stream()), Lines::new(), None));
         let mut conn: Connection<String> = Connection::new(link, out);
         let giving = thread::spawn(move || core.limits.memory.give(memory));
         let message = block_on(conn.recv()).unwrap().unwrap();

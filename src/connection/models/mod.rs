@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 
 use futures::channel::oneshot;
 use shuttle::future::JoinHandle;
+use tracing::Span;
 
 pub(crate) use pipe::{Messages, Pipe, Stream};
 
@@ -20,7 +21,9 @@ use super::{
 };
 use crate::codec::Lines;
 use crate::limits::{Limits, Live};
+use crate::log::Scope;
 use crate::peer::{Peer, PeerAddress};
+use crate::transport::MaybeTlsRead;
 
 /// Nobody is told.
 struct Alone;
@@ -58,9 +61,9 @@ impl<W: WriteHalf> Served<W> {
         let peer = Peer::new(Arc::new("mem:model".parse().unwrap()), PeerAddress::Memory(0));
         let core = Arc::new(Core::new(peer, Live::new(limits), Silence::Allowed, None));
         let out = Outbox::new(core, Prototype::new(Lines::new()), Lines::new(), write);
-        let link = Box::new(StreamIn::new(pipe.stream(), Lines::new(), None));
+        let link = Box::new(StreamIn::new(MaybeTlsRead::Plain(pipe.stream()), Lines::new(), None));
         let conn = Connection::new(link, Arc::clone(&out) as _);
-        let driver = Driver::new(session(conn), Arc::clone(&out) as _, Arc::new(Alone));
+        let driver = Driver::new(session(conn), Arc::clone(&out) as _, Scope::new(Span::none()), Arc::new(Alone));
         let out = Arc::downgrade(&out);
         Self { pipe: Arc::clone(pipe), out, driver: shuttle::future::spawn(driver), end }
     }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use hythe::codec::Datagram;
+use hythe::codec::{Datagram, Text};
 use hythe::udp::{Cookies, Entry};
 use hythe::{BindOptions, Bytes, Connection, Handler, Limits, Running, Server};
 use server_support::{addr, eventually, within};
@@ -159,4 +159,22 @@ async fn an_invalid_datagram_is_not_answered_and_ends_nothing() {
     ours.send(b"good").await.unwrap();
     assert_eq!(hear(&ours).await, b"good", "the session is the same");
     assert_eq!((running.counters().accepted, running.counters().open), (1, 1));
+}
+
+#[tokio::test]
+async fn after_an_invalid_datagram_the_codec_is_as_before() {
+    let server = Server::serve(async |mut conn: Connection<String>| {
+        while let Some(text) = conn.recv().await? {
+            conn.send(text).await?;
+        }
+        Ok(())
+    });
+    let running = server.bind("udp://127.0.0.1:0", Text::new()).start().await.unwrap();
+    let ours = client(addr(&running, 0)).await;
+    for text in ["first", "second"] {
+        ours.send(b"\xff is no text").await.unwrap();
+        ours.send(text.as_bytes()).await.unwrap();
+        assert_eq!(hear(&ours).await, text.as_bytes());
+    }
+    assert_eq!(running.counters().datagrams_invalid, 2);
 }

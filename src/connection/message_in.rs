@@ -42,7 +42,7 @@ impl<S, C> MessageIn<S, C> {
 impl<S, C, Out> Link<C::Item, Out> for MessageIn<S, C>
 where
     S: MessageSource,
-    C: Decoder + Encoder<Out> + Send + 'static,
+    C: Decoder + Encoder<Out> + Clone + Send + 'static,
     <C as Decoder>::Error: Into<BoxError>,
     <C as Encoder<Out>>::Error: Into<BoxError>,
 {
@@ -50,6 +50,7 @@ where
         let mut turn = 0;
         loop {
             if let Some(current) = &mut self.current {
+                let before = self.codec.clone();
                 let mut result = self.codec.decode(current);
                 if matches!(result, Ok(None)) {
                     result = self.codec.decode_eof(current);
@@ -63,6 +64,7 @@ where
                             let text = format!("{left} bytes were left over in a message of the transport");
                             self.current = None;
                             if self.source.outlives_invalid() {
+                                self.codec = before;
                                 continue;
                             }
                             return Poll::Ready(Received::Failed(Box::new(Failure::new(CloseReason::Protocol, text))));
@@ -75,6 +77,8 @@ where
                     Err(error) => {
                         self.current = None;
                         if self.source.outlives_invalid() {
+                            // what it has left behind in the codec must not spoil the next message
+                            self.codec = before;
                             continue;
                         }
                         return Poll::Ready(Received::Failed(Box::new(decode_failure(error.into(), false))));

@@ -1,11 +1,33 @@
 //! What the targets share: every codec with any options, and what has to hold whatever they are fed.
 
+mod session;
+
 use std::fmt::Debug;
+use std::sync::OnceLock;
 
 use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
+use hythe::Limits;
 use hythe::codec::{CodecError, Delimited, LengthDelimited, Lines, Raw, Text};
 use tokio_util::codec::{Decoder, Encoder};
+
+pub use session::{Script, Told, echo, reason, run};
+
+/// The defaults, which ask the system for its own limits, once.
+pub fn limits() -> Limits {
+    static LIMITS: OnceLock<Limits> = OnceLock::new();
+    LIMITS.get_or_init(Limits::edge).clone()
+}
+
+/// All that is left of the input.
+#[derive(Debug)]
+pub struct Rest(pub Vec<u8>);
+
+impl<'a> Arbitrary<'a> for Rest {
+    fn arbitrary(u: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(Self(u.bytes(u.len())?.to_vec()))
+    }
+}
 
 /// No codec reserves more than this ahead of what has arrived.
 const AHEAD: usize = 64 * 1024;
@@ -42,7 +64,7 @@ impl Prefixed {
             Width::Eight => codec.prefix_bytes(8),
             Width::Varint => codec.varint(),
         };
-        let codec = if self.little { codec.little_endian() } else { codec };
+        let codec = if self.little { codec.little_endian() } else { codec.big_endian() };
         codec
             .offset(usize::from(self.offset))
             .adjustment(self.adjustment)
@@ -60,14 +82,15 @@ pub enum Choice {
     Lines { limit: u16, crlf: bool },
     Delimited { delimiter: Vec<u8>, limit: u16, lenient: bool },
     Text(Prefixed),
+    TextDelimited { delimiter: Vec<u8>, limit: u16 },
 }
 
 /// Does something with a codec, whatever its messages are.
 pub trait Visit {
     fn visit<C, T>(self, codec: C, limit: usize)
     where
-        C: Decoder<Item = T, Error = CodecError> + Encoder<T, Error = CodecError> + Clone,
-        T: Debug + PartialEq + Clone + Len + FromBytes;
+        C: Decoder<Item = T, Error = CodecError> + Encoder<T, Error = CodecError> + Clone + Send + 'static,
+        T: Debug + PartialEq + Clone + Len + FromBytes + Send + 'static;
 }
 
 impl Choice {
@@ -80,13 +103,20 @@ impl Choice {
                 visitor.visit(if *crlf { codec.crlf() } else { codec }, usize::from(*limit));
             }
             Self::Delimited { delimiter, limit, lenient } => {
-                let delimiter = if delimiter.is_empty() { &b"\0"[..] } else { delimiter };
-                let codec = Delimited::new(delimiter).max_length(usize::from(*limit));
+                let codec = delimited(delimiter, *limit);
                 visitor.visit(if *lenient { codec.lenient_end() } else { codec }, usize::from(*limit));
             }
             Self::Text(options) => visitor.visit(Text::over(options.codec()), options.limit as usize),
+            Self::TextDelimited { delimiter, limit } => {
+                visitor.visit(Text::over(delimited(delimiter, *limit)), usize::from(*limit));
+            }
         }
     }
+}
+
+fn delimited(delimiter: &[u8], limit: u16) -> Delimited {
+    let delimiter = if delimiter.is_empty() { &b"\0"[..] } else { delimiter };
+    Delimited::new(delimiter).max_length(usize::from(limit))
 }
 
 pub trait Len {
@@ -172,6 +202,8 @@ fn last<C: Decoder<Error = CodecError>>(
 ) -> std::mem::Discriminant<CodecError> {
     assert!(!matches!(codec.decode(src), Ok(Some(_))), "a message after {error}");
     assert!(!matches!(codec.decode_eof(src), Ok(Some(_))), "a message after {error}");
+    let text = error.to_string();
+    assert!(text.len() <= 200 && !text.chars().any(char::is_control), "{text:?}");
     std::mem::discriminant(error)
 }
 

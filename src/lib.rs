@@ -101,6 +101,9 @@ pub mod codec;
 pub mod connection;
 pub mod endpoint;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod group;
 pub mod handler;
 mod limits;

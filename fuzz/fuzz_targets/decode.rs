@@ -5,8 +5,8 @@
 use std::fmt::Debug;
 
 use bytes::BytesMut;
-use hythe::codec::{CodecError, Datagram};
-use hythe_fuzz::{Choice, FromBytes, Len, Visit, decode, pieces, raw};
+use hythe::codec::{CodecError, Datagram, Text};
+use hythe_fuzz::{Choice, FromBytes, Len, Rest, Visit, decode, pieces, raw};
 use libfuzzer_sys::fuzz_target;
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -18,8 +18,8 @@ struct Check<'a> {
 impl Visit for Check<'_> {
     fn visit<C, T>(self, codec: C, limit: usize)
     where
-        C: Decoder<Item = T, Error = CodecError> + Encoder<T, Error = CodecError> + Clone,
-        T: Debug + PartialEq + Clone + Len + FromBytes,
+        C: Decoder<Item = T, Error = CodecError> + Encoder<T, Error = CodecError> + Clone + Send + 'static,
+        T: Debug + PartialEq + Clone + Len + FromBytes + Send + 'static,
     {
         let whole = decode(&codec, limit, [self.wire]);
         assert_eq!(decode(&codec, limit, pieces(self.wire, self.cuts)), whole, "cut");
@@ -32,6 +32,10 @@ fn datagram(wire: &[u8], limit: usize) {
         Ok(message) => assert_eq!(message.as_deref(), Some(wire)),
         Err(error) => assert_eq!(error.limit_and_seen(), Some((limit as u64, wire.len() as u64))),
     }
+    match Text::over(Datagram::new()).decode(&mut BytesMut::from(wire)) {
+        Ok(message) => assert_eq!(message.as_deref(), std::str::from_utf8(wire).ok()),
+        Err(_) => assert!(std::str::from_utf8(wire).is_err()),
+    }
 }
 
 fuzz_target!(|input: (Choice, Vec<u8>, Rest)| {
@@ -40,13 +44,3 @@ fuzz_target!(|input: (Choice, Vec<u8>, Rest)| {
     raw(&wire, &cuts);
     datagram(&wire, cuts.len());
 });
-
-/// All that is left of the input.
-#[derive(Debug)]
-struct Rest(Vec<u8>);
-
-impl<'a> arbitrary::Arbitrary<'a> for Rest {
-    fn arbitrary(u: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<Self> {
-        Ok(Self(u.bytes(u.len())?.to_vec()))
-    }
-}

@@ -17,8 +17,8 @@ struct Check<'a> {
 impl Visit for Check<'_> {
     fn visit<C, T>(self, codec: C, limit: usize)
     where
-        C: Decoder<Item = T, Error = CodecError> + Encoder<T, Error = CodecError> + Clone,
-        T: Debug + PartialEq + Clone + Len + FromBytes,
+        C: Decoder<Item = T, Error = CodecError> + Encoder<T, Error = CodecError> + Clone + Send + 'static,
+        T: Debug + PartialEq + Clone + Len + FromBytes + Send + 'static,
     {
         let (mut encoder, mut wire, mut sent) = (codec.clone(), BytesMut::new(), Vec::new());
         for message in self.messages {

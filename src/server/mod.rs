@@ -94,6 +94,14 @@ pub use errno::AcceptFailure;
 #[doc(hidden)]
 pub use handover::fuzzed as fuzzed_handover;
 pub use hub::{ConnectionInfo, DrainReport};
+
+#[cfg(fuzzing)]
+pub(crate) mod inside {
+    //! For the fuzz targets.
+    pub(crate) use super::rate::Rate;
+    pub(crate) use super::slots::{Slot, Slots};
+}
+
 pub use refusals::Refusal;
 pub use running::Running;
 pub use tally::Counters;

@@ -44,4 +44,6 @@ pub use gate::Entry;
 
 pub(crate) use gate::Gate;
 pub(crate) use sessions::{AMPLIFICATION, Arrival, Sessions};
+#[cfg(fuzzing)]
+pub(crate) use sessions::{UdpSource, UdpWrite};
 pub(crate) use socket::{UdpCounters, UdpShared};

@@ -160,7 +160,7 @@ impl Sessions {
             core: OnceLock::new(),
         });
         table.peers.insert(addr, (Arc::clone(&session), place));
-        if table.unvalidated.len() >= 2 * cap {
+        if table.unvalidated.len() / 2 >= cap {
             table.unvalidated.retain(|session| session.is_evictable());
         }
         table.unvalidated.push_back(Arc::clone(&session));
@@ -199,9 +199,14 @@ impl Sessions {
         }
     }
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn len(&self) -> usize {
         lock(&self.table).peers.len()
+    }
+
+    #[cfg(fuzzing)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
     }
 }
 

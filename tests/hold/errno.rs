@@ -68,7 +68,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     match compiler.status() {
         Ok(status) => ensure!(status.success(), "cc cannot build the shim: {status}"),
         Err(error) => {
-            report.row("SKIPPED", format!("there is no cc: {error}"), "a C compiler", false);
+            report.skip("all errors", format!("no C compiler `cc` to build the shim with: {error}"));
             return Ok(());
         }
     }

@@ -14,7 +14,8 @@ struct Row {
     what: String,
     figure: String,
     bar: String,
-    met: bool,
+    /// Nothing where it could not be looked at.
+    met: Option<bool>,
 }
 
 impl Report {
@@ -24,7 +25,7 @@ impl Report {
 
     /// A figure, its bar, and whether it holds.
     pub(crate) fn row(&mut self, what: impl Into<String>, figure: impl Display, bar: impl Display, met: bool) {
-        let row = Row { what: what.into(), figure: figure.to_string(), bar: bar.to_string(), met };
+        let row = Row { what: what.into(), figure: figure.to_string(), bar: bar.to_string(), met: Some(met) };
         println!("{} {}: {} (bar: {})", if met { "met   " } else { "MISSED" }, row.what, row.figure, row.bar);
         self.rows.push(row);
     }
@@ -50,8 +51,15 @@ impl Report {
         self.notes.push(note);
     }
 
+    /// What cannot be looked at here, and why. That is no failure, but it is seen.
+    pub(crate) fn skip(&mut self, what: impl Into<String>, why: impl Display) {
+        let row = Row { what: what.into(), figure: why.to_string(), bar: String::new(), met: None };
+        println!("SKIPPED {}: {}", row.what, row.figure);
+        self.rows.push(row);
+    }
+
     pub(crate) fn is_met(&self) -> bool {
-        self.rows.iter().all(|row| row.met)
+        self.rows.iter().all(|row| row.met != Some(false))
     }
 }
 
@@ -71,7 +79,8 @@ pub(crate) fn table(reports: &[Report]) {
     println!("\n| scenario | figure | bar | met |\n|---|---|---|---|");
     for report in reports {
         for Row { what, figure, bar, met } in &report.rows {
-            println!("| {}: {what} | {figure} | {bar} | {} |", report.name, if *met { "yes" } else { "**NO**" });
+            let met = met.map_or("skipped", |met| if met { "yes" } else { "**NO**" });
+            println!("| {}: {what} | {figure} | {bar} | {met} |", report.name);
         }
     }
     println!();

@@ -10,6 +10,7 @@
 //! | `errno` | what an error of accepting is about |
 //! | `greeting` | what comes before a connection |
 //! | `open` | from an accepted peer to a connection with its task |
+//! | `descriptors` | room for all of their descriptors |
 //! | `slots`, `rate` | how many connections: over all, in a second |
 //! | `refusals` | who was turned away, and how |
 //! | `hub` | what all of them share: which connections there are |
@@ -47,6 +48,8 @@
 #![doc = include_str!("log.md")]
 
 mod accept;
+#[cfg(target_os = "linux")]
+mod descriptors;
 mod errno;
 mod greeting;
 #[cfg(feature = "handover")]
@@ -281,6 +284,8 @@ impl<S: Session> Server<S> {
         let limits = self.limits.check()?;
         limits.warn();
         tracing::debug!("effective limits:\n{limits}");
+        #[cfg(target_os = "linux")]
+        descriptors::make_room(limits.max_connections);
         let hub = Hub::new(limits);
         let session = Arc::new(self.session);
         #[cfg(feature = "handover")]

@@ -211,6 +211,12 @@ impl Running {
     pub fn set_limits(&self, limits: Limits) -> Result<(), Error> {
         let limits = limits.check()?;
         tracing::info!(?limits, worst_case_memory = limits.worst_case_memory(), "other limits");
+        #[cfg(target_os = "linux")]
+        {
+            // which can take a moment
+            let connections = limits.max_connections;
+            self.runtime.spawn_blocking(move || super::descriptors::make_room(connections));
+        }
         self.hub.set_limits(limits);
         for control in &self.controls {
             control.adjust(&self.hub.limits.get());

@@ -198,7 +198,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_is_in_the_totals_is_not_added_again() {
         let endpoint = Arc::new(Endpoint::mem("meters").unwrap());
-        let peer = Peer::new(endpoint, PeerAddress::Memory);
+        let peer = Peer::new(endpoint, PeerAddress::Memory(0));
         let core = Core::new(peer, Live::new(Limits::edge()), Silence::Allowed, None);
         core.count_in(5);
         let (mut counters, mut open) = (Counters::default(), Open::default());

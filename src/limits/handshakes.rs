@@ -1,6 +1,7 @@
 //! How many handshakes are under way: who has begun last is the likeliest to be honest, so the oldest one makes room.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,13 +10,13 @@ use std::task::Poll;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::sync::{AtomicWaker, Mutex, lock};
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Handshakes {
     next: AtomicU64,
     running: Mutex<Running>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Running {
     /// In the order in which they began.
     tickets: BTreeMap<u64, Arc<Ticket>>,
@@ -23,7 +24,7 @@ struct Running {
     over: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Ticket {
     shed: AtomicBool,
     task: AtomicWaker,
@@ -33,6 +34,12 @@ impl Ticket {
     fn shed(&self) {
         self.shed.store(true, Relaxed);
         self.task.wake();
+    }
+}
+
+impl fmt::Debug for Handshakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handshakes({} under way)", self.count())
     }
 }
 

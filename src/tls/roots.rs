@@ -1,11 +1,11 @@
 //! The authorities that the operating system trusts.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rustls::RootCertStore;
 
 use crate::error::{Error, ErrorKind};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// Read once a process; an error is not kept.
 pub(super) fn system() -> Result<Arc<RootCertStore>, Error> {

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::{fmt, io};
 
 use rustls::server::WebPkiClientVerifier;
@@ -13,7 +13,7 @@ use super::pem::{Content, Pem, certified};
 use super::sni::BySni;
 use super::{VERSIONS, alpn_protocols, provider};
 use crate::error::{Error, ErrorKind};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// The TLS side of a server: certificates with their keys, and what clients must show.
 ///

@@ -12,14 +12,14 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
 use crate::connection::WriteHalf;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// What has been encrypted and may wait for the socket, in bytes: two full records.
 pub(super) const HELD: usize = 32 << 10;

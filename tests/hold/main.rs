@@ -63,6 +63,8 @@ mod slow;
 mod tls_half;
 #[cfg(target_os = "linux")]
 mod wire;
+#[cfg(target_os = "linux")]
+mod worst_case;
 
 #[cfg(target_os = "linux")]
 use plan::run;

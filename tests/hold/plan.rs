@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::machine::{self, Load};
 use crate::report::{self, Report};
-use crate::{burst, claims, errno, flood, panics, serve, sigterm, slow};
+use crate::{burst, claims, errno, flood, panics, serve, sigterm, slow, worst_case};
 
 /// A scenario that misses a bar while other work took more than this part of a core is run once more.
 const FOREIGN: f64 = 0.1;
@@ -43,6 +43,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "flood", about: "three times as many connects as the limit", run: flood::run },
     Scenario { name: "burst", about: "a burst of connects while the runtime is stalled", run: burst::run },
     Scenario { name: "claims", about: "connections that claim the largest message", run: claims::run },
+    Scenario { name: "worst_case", about: "every connection holds what it may", run: worst_case::run },
     Scenario { name: "errno", about: "each error of accepting, injected", run: errno::run },
     Scenario { name: "panics", about: "panics in each callback", run: panics::run },
     Scenario { name: "sigterm", about: "SIGTERM under acknowledged messages", run: sigterm::run },

@@ -104,6 +104,9 @@ impl Options {
         if let Some(count) = self.get("max_connections")? {
             limits = limits.with_max_connections(count);
         }
+        if let Some(bytes) = self.get("memory")? {
+            limits = limits.with_memory(bytes);
+        }
         if let Some(count) = self.get("backlog")? {
             limits = limits.with_backlog(count);
         }
@@ -198,6 +201,9 @@ fn reply(line: &str, running: &Running, runtime: &Handle) -> Result<String> {
     let (command, value) = line.split_once(' ').unwrap_or((line, ""));
     Ok(match command {
         "counts" => counts(running),
+        "memory" => running.counters().memory.to_string(),
+        "worst_case" => running.limits().worst_case_memory().to_string(),
+        "limits" => running.limits().to_string().replace('\n', "; "),
         // in, of those connections that are open
         "bytes" => running.connections().iter().map(|connection| connection.bytes_in).sum::<u64>().to_string(),
         "stall" => {

@@ -193,7 +193,8 @@ async fn refusals_are_said_at_debug_and_ten_times_a_second() {
     let said = log.of("refused");
     assert_eq!(said.len(), 10);
     assert_eq!((said[0].level, said[0].field("reason")), (Level::DEBUG, "connections"));
-    assert_eq!((said[0].field("peer"), said[0].field("endpoint")), ("mem", &*endpoint.to_string()));
+    assert!(said[0].field("peer").starts_with("mem #"), "{:?}", said[0]);
+    assert_eq!(said[0].field("endpoint"), &*endpoint.to_string());
 }
 
 async fn bytes_in_the_log(log_bytes: usize) -> Vec<(String, String, String)> {

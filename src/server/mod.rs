@@ -283,7 +283,6 @@ impl<S: Session> Server<S> {
         }
         let limits = self.limits.check()?;
         limits.warn();
-        tracing::debug!("effective limits:\n{limits}");
         #[cfg(target_os = "linux")]
         descriptors::make_room(limits.max_connections);
         let hub = Hub::new(limits);

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use crate::codec::Lines;
 use crate::connection::models::{Pipe, Stream};
 use crate::connection::{Connection, Prototype};
-use crate::handler::Served;
+use crate::handler::{Built, Handler};
 use crate::limits::Limits;
+use crate::peer::Peer;
 use crate::server::accept::{Control, Door, accept};
 use crate::server::greeting::Greeting;
 use crate::server::hub::Hub;
@@ -47,6 +48,29 @@ impl Listener for Queue {
     }
 }
 
+struct Client {
+    /// It does not care about a drain.
+    stays: bool,
+    _ends: Ends,
+}
+
+impl Handler for Client {
+    type In = String;
+    type Out = String;
+
+    async fn on_message(&mut self, _: &mut Connection<String>, _: String) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn on_drain(&mut self, conn: &mut Connection<String>, _: Instant) -> anyhow::Result<()> {
+        if !self.stays {
+            conn.send("bye".into()).await?;
+            conn.close_when_idle();
+        }
+        Ok(())
+    }
+}
+
 /// Counts the sessions that have ended, however.
 struct Ends(Arc<AtomicUsize>);
 
@@ -56,12 +80,12 @@ impl Drop for Ends {
     }
 }
 
-/// Two peers connect while the server goes, and `go` says how.
-fn check_drains(slots: usize, go: impl Fn(&Hub) + Send + Sync + Clone + 'static) {
+/// Two peers connect while the server goes, and `go` says how. One more is in a handshake, which fails.
+fn check_drains(slots: usize, stays: bool, go: impl Fn(&Hub) + Send + Sync + Clone + 'static) {
     let accepted: Arc<[AtomicUsize; 3]> = Arc::default();
     let seen = Arc::clone(&accepted);
     check(1000, move || {
-        let accepted = drains(slots, &go);
+        let accepted = drains(slots, stays, &go);
         seen[accepted as usize].fetch_add(1, Relaxed);
     });
     let often = accepted.iter().take(slots + 1).all(|times| times.load(Relaxed) > 50);
@@ -69,19 +93,11 @@ fn check_drains(slots: usize, go: impl Fn(&Hub) + Send + Sync + Clone + 'static)
 }
 
 /// How many were accepted.
-fn drains(slots: usize, go: impl Fn(&Hub)) -> u64 {
+fn drains(slots: usize, stays: bool, go: impl Fn(&Hub)) -> u64 {
     let hub = Hub::new(Limits::edge().with_max_connections(slots));
     let ended = Arc::new(AtomicUsize::new(0));
     let ends = Arc::clone(&ended);
-    let session = Served::new(move |mut conn: Connection<String>| {
-        let ends = Ends(Arc::clone(&ends));
-        async move {
-            let _ends = ends;
-            while conn.recv().await?.is_some() {}
-            conn.send("bye".into()).await?;
-            Ok(())
-        }
-    });
+    let session = Built::new(move |_: &Peer| Ok(Client { stays, _ends: Ends(Arc::clone(&ends)) }));
     let backlog = Arc::new(Mutex::new(Backlog::default()));
     let door = Door::new(Queue(Arc::clone(&backlog)));
     let endpoint = "mem:model".parse().unwrap();
@@ -94,6 +110,8 @@ fn drains(slots: usize, go: impl Fn(&Hub)) -> u64 {
         prototype: Prototype::new(Lines::new()),
         greeting: Greeting::new(&BindOptions::new()),
     };
+    let handshake = hub.slots.try_take().filter(|_| slots > 1);
+    let failing = thread::spawn(move || drop(handshake));
     let accepting = spawn(accept(Arc::clone(&door), Arc::new(origin)));
     let connecting = thread::spawn(move || {
         for _ in 0..2 {
@@ -116,23 +134,24 @@ fn drains(slots: usize, go: impl Fn(&Hub)) -> u64 {
     assert_eq!(report.finished + report.cut, counters.accepted, "{report:?}");
     block_on(accepting).unwrap();
     connecting.join().unwrap();
+    failing.join().unwrap();
     assert_eq!(hub.counters(), counters, "somebody came later");
     counters.accepted
 }
 
 #[test]
 fn a_drain_ends_when_all_have_gone_and_nobody_comes_after_it() {
-    check_drains(10, |hub| hub.start_drain(Instant::now()));
+    check_drains(10, false, |hub| hub.start_drain(Instant::now()));
 }
 
 #[test]
 fn a_drain_ends_though_a_listener_waits_for_a_slot() {
-    check_drains(1, |hub| hub.start_drain(Instant::now()));
+    check_drains(1, false, |hub| hub.start_drain(Instant::now()));
 }
 
 #[test]
 fn a_cut_ends_also_those_who_are_just_being_accepted() {
-    check_drains(10, |hub| {
+    check_drains(10, true, |hub| {
         hub.start_drain(Instant::now());
         hub.cut();
     });

@@ -131,7 +131,7 @@ impl Traffic {
         let count = |from, to| self.answers.iter().filter(|(due, _)| (from..to).contains(due)).count();
         ensure!(count(since, begin) > 1000 && count(begin, end) > 1000, "too few answers for a p99");
         let (before, during) = (self.p99(since, begin), self.p99(begin, end));
-        let bar = (before * 2).max(before + Duration::from_millis(2));
+        let bar = report.latency((before * 2).max(before + Duration::from_millis(2)), before);
         report.within(format!("{what}honest p99 (before: {})", millis(before)), during, bar);
         report.exactly(format!("{what}honest errors"), self.errors.len(), 0);
         let at = |part| millis(quantile(&self.answers, begin, end, part));

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo test --release --all-features --test hold                       # everything, in about seven minutes
 //! cargo test --release --all-features --test hold -- slow flood         # these scenarios alone
-//! cargo test --release --all-features --test hold -- --quick            # scaled down: at most 10 s each
+//! cargo test --release --all-features --test hold -- --quick            # scaled down: at most 10 s each, latencies wider
 //! cargo test --release --all-features --test hold -- --list
 //! cargo test --release --all-features --test hold -- burst backlog=128  # a server made worse: is it noticed?
 //! ```

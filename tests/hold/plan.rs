@@ -122,7 +122,7 @@ fn settled(scenario: &Scenario, plan: &Plan) -> Result<Report> {
 fn once(scenario: &Scenario, plan: &Plan) -> Result<(Report, f64)> {
     println!("\n## {}: {}", scenario.name, scenario.about);
     let (begin, load) = (Instant::now(), Load::now()?);
-    let mut report = Report::new(scenario.name);
+    let mut report = Report::new(scenario.name, plan.quick);
     if let Err(error) = (scenario.run)(plan, &mut report) {
         report.row("could not be run to its end", format!("{error:#}"), "no error", false);
     }

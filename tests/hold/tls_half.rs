@@ -58,7 +58,8 @@ fn once(plan: &Plan, report: &mut Report, name: &str, limit: usize) -> Result<()
     let (before, many, _) = shaker.p99(attacked - plan.seconds(4.5, 1.5), attacked);
     let (during, most, failed) = shaker.p99(attacked, over);
     ensure!(many > 200 && most > 200, "too few handshakes for a p99: {many} and {most}");
-    report.within(format!("{name}honest handshakes, p99 (before: {})", millis(before)), during, before * 2);
+    let bar = report.latency(before * 2, before);
+    report.within(format!("{name}honest handshakes, p99 (before: {})", millis(before)), during, bar);
     report.exactly(format!("{name}honest handshakes failed, of {most}"), failed, 0);
     shaker.errors().for_each(|error| report.note(format!("{name}{error}")));
     cuts(&crowd, deadline, limit >= count, &format!("{name}{count} half handshakes"), report);

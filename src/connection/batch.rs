@@ -10,11 +10,12 @@ use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::core::Core;
 use super::outlet::Outlet;
 use super::pool;
+use super::roll::{Rolls, Shared};
 use crate::sync::thread_local;
 
 thread_local! {
@@ -25,6 +26,7 @@ thread_local! {
     /// What tells that task's waker from others.
     static WAKER: Cell<usize> = const { Cell::new(0) };
     static STAGE: RefCell<Option<Stage>> = const { RefCell::new(None) };
+    static ROLLS: RefCell<Option<Rolls>> = const { RefCell::new(None) };
 }
 
 /// Encoded messages of the connection that is driven. Between two of them the buffer stays here.
@@ -232,6 +234,17 @@ fn flush_dirty() {
             *list = dirty;
         }
     });
+    ROLLS.with_borrow_mut(|rolls| {
+        if let Some(rolls) = rolls {
+            rolls.clear();
+        }
+    });
+}
+
+/// Puts a message, encoded with `codec`, on a roll for all who get it in the current batch.
+pub(crate) fn share(codec: u64, bytes: Bytes) -> Shared {
+    let span = ROLLS.with_borrow_mut(|rolls| rolls.get_or_insert_default().add(codec, &bytes));
+    Shared { bytes, span }
 }
 
 /// What [`here`] never is.

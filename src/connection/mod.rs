@@ -17,6 +17,7 @@
 //! | `link`, `stream_in`, `message_in` | the codec on the read half, of byte streams and of message transports |
 //! | `outlet`, `outbox`, `pending` | the outgoing side: as others see it, its lock, what is under it |
 //! | `batch`, `pump` | who writes it when: a session that waits; a task where there is no session |
+//! | `roll` | what goes to many, once |
 //! | `driver` | the one task of a server's connection |
 //! | `polls`, `timing` | which connection each thread is polling; how long a message takes |
 //! | `charge` | what its buffers take of the memory of all |
@@ -52,6 +53,7 @@ mod pending;
 mod polls;
 mod pool;
 mod pump;
+mod roll;
 mod sender;
 mod sending;
 #[cfg(feature = "tls")]
@@ -62,6 +64,7 @@ mod timing;
 mod traffic;
 
 pub use batch::batch;
+pub(crate) use batch::share;
 pub use closed::{CloseReason, Closed, Fault};
 pub use core::ConnectionId;
 pub use handle::Connection;
@@ -80,5 +83,6 @@ pub(crate) use outlet::{Outbound, Pushed, WriteHalf};
 pub(crate) use polls::{Poll, Thread};
 pub(crate) use pool::THREAD;
 pub(crate) use pump::finish;
+pub(crate) use roll::Shared;
 pub(crate) use stream_in::StreamIn;
 pub(crate) use timing::Timing;

@@ -14,6 +14,7 @@ use super::core::{Core, caught, discard};
 use super::link::encode_error;
 use super::outlet::{Admits, Outbound, Outlet, PushError, Pushed, Totals, Until, WriteHalf};
 use super::pending::Pending;
+use super::roll::Shared;
 use super::sender::Overflow;
 use super::{batch, pump};
 use crate::error::{BoxError, Error, ErrorKind};
@@ -74,7 +75,8 @@ impl<C, W: WriteHalf> DerefMut for Locked<'_, C, W> {
 impl<C, W: WriteHalf> Drop for Locked<'_, C, W> {
     fn drop(&mut self) {
         // a message transport, and whoever drops the oldest, must know each message
-        let quiet = self.buffer.is_empty() && self.sizes.is_none() && !self.ended && self.core.failure().is_none();
+        let nothing = self.buffer.is_empty() && self.run.is_none();
+        let quiet = nothing && self.sizes.is_none() && !self.ended && self.core.failure().is_none();
         self.core.quiet.store(quiet, Ordering::Relaxed);
         self.core.traffic.sets_out(self.totals, self.buffer.len());
         let held = self.out.held();
@@ -102,6 +104,7 @@ where
     #[inline]
     fn out(&self) -> Locked<'_, C, W> {
         let mut locked = Locked { core: &self.core, out: lock(&self.out) };
+        locked.own_run();
         if batch::is_driving(&self.core) {
             batch::unstage(|bytes, messages, largest| locked.append(bytes, messages, largest));
         }
@@ -159,6 +162,7 @@ where
     fn write(&self, cx: &mut Context<'_>, as_owner: bool) -> (Poll<()>, NewlyBlocked) {
         let mut locked = Locked { core: &self.core, out: lock(&self.out) };
         let out = &mut *locked;
+        out.write_run(&self.core, cx);
         if batch::is_driving(&self.core) {
             batch::unstage_with(|bytes, messages, largest| out.take_staged(&self.core, cx, bytes, messages, largest));
         }
@@ -382,6 +386,24 @@ where
         pushed
     }
 
+    #[inline]
+    fn push_shared(&self, message: &Shared, overflow: Overflow) -> Pushed {
+        // what is on the owner's stage comes before
+        let span = message.span.as_ref().filter(|_| !self.core.is_broken() && !batch::is_driving(&self.core));
+        let taken = span.and_then(|span| {
+            let mut out = lock(&self.out);
+            let waiting = out.take_run(span, self.core.limits.outbox())?;
+            self.core.quiet.store(false, Ordering::Relaxed);
+            self.core.traffic.sets_waiting(waiting);
+            Some(())
+        });
+        match taken {
+            Some(()) if self.listed.load(Ordering::Acquire) == batch::here() => Pushed::Listed,
+            Some(()) => Pushed::Taken,
+            None => self.push_encoded(&message.bytes, overflow),
+        }
+    }
+
     fn keep_sizes(&self) {
         self.out().keep_sizes();
     }
@@ -423,6 +445,10 @@ impl<C, W: WriteHalf> Outbox<C, W> {
     pub(super) fn assert_quiet_is_true(&self) {
         let out = lock(&self.out);
         let quiet = self.core.quiet.load(Ordering::Relaxed);
-        assert!(!quiet || (out.buffer.is_empty() && !out.ended), "quiet, and {} bytes wait", out.buffer.len());
+        assert!(
+            !quiet || (out.buffer.is_empty() && out.run.is_none() && !out.ended),
+            "quiet, and {} bytes wait",
+            out.buffer.len()
+        );
     }
 }

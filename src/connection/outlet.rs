@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 
 use super::core::Core;
+use super::roll::Shared;
 use super::sender::Overflow;
 use crate::error::Error;
 #[cfg(feature = "tls")]
@@ -113,6 +114,8 @@ pub(crate) enum PushError<M> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
     Taken,
+    /// Taken, and written with the current batch: this need not be announced.
+    Listed,
     /// It is not sent, or older ones are not.
     Dropped,
     /// The peer was disconnected.
@@ -126,6 +129,8 @@ pub(crate) trait Outbound<M>: Outlet {
     fn push(&self, message: M) -> Result<usize, PushError<M>>;
     /// Takes the bytes of a message, encoded by [`encode`](Self::encode) of an outbox with the same codec.
     fn push_encoded(&self, message: &[u8], overflow: Overflow) -> Pushed;
+    /// As [`push_encoded`](Self::push_encoded), of a message that may be on a roll as well.
+    fn push_shared(&self, message: &Shared, overflow: Overflow) -> Pushed;
     /// The oldest messages may have to go one day, whoever sent them.
     fn keep_sizes(&self);
     /// Which codec this is.

@@ -8,6 +8,7 @@ use bytes::{Buf, BytesMut};
 
 use super::core::Core;
 use super::outlet::{Admits, Totals, Until, WriteHalf};
+use super::roll::Run;
 use super::{batch, pool};
 #[cfg(feature = "tls")]
 use crate::tls::{Lower, TlsWrite};
@@ -21,6 +22,8 @@ pub(super) struct Pending<C, W> {
     pub(super) codec: Option<C>,
     pub(super) half: Option<W>,
     pub(super) buffer: BytesMut,
+    /// What waits, where it is on a roll; nothing is in the buffer then.
+    pub(super) run: Option<Run>,
     /// The sizes of the waiting messages, where they must be known: on a message transport, or to drop the oldest.
     /// The first may have been sent in part.
     pub(super) sizes: Option<VecDeque<usize>>,
@@ -49,6 +52,7 @@ impl<C, W: WriteHalf> Pending<C, W> {
             codec: Some(codec),
             half: Some(half),
             buffer: BytesMut::new(),
+            run: None,
             sizes: W::MESSAGES.then(VecDeque::new),
             first_is_part: false,
             largest: 0,

@@ -9,8 +9,8 @@ pub(crate) const READ: usize = 80 << 10;
 /// A larger buffer than this is given back to the allocator.
 pub(crate) const KEEP: usize = 256 << 10;
 
-/// What the buffers of one thread may take, in bytes: the stage, and one for each direction.
-pub(crate) const THREAD: usize = 3 * KEEP;
+/// What the buffers of one thread may take, in bytes: the stage, a roll, and one for each direction.
+pub(crate) const THREAD: usize = 4 * KEEP;
 
 thread_local! {
     static READER: Cell<Option<BytesMut>> = const { Cell::new(None) };

@@ -174,7 +174,7 @@ impl<M: Send + 'static> Sender<M> {
         }
         let bytes = self.out.encode(message)?;
         let delivery = match self.out.push_encoded(&bytes, overflow) {
-            Pushed::Taken => Delivery::Sent,
+            Pushed::Taken | Pushed::Listed => Delivery::Sent,
             Pushed::Dropped => Delivery::Dropped,
             Pushed::Evicted | Pushed::Closed => return Ok(Delivery::Closed),
         };

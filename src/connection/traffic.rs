@@ -38,6 +38,12 @@ impl Traffic {
         self.waiting.store(waiting, Relaxed);
     }
 
+    /// As [`sets_out`](Self::sets_out), where nothing has gone out.
+    #[inline]
+    pub(super) fn sets_waiting(&self, waiting: usize) {
+        self.waiting.store(waiting, Relaxed);
+    }
+
     pub(crate) fn bytes_in(&self) -> u64 {
         self.bytes_in.load(Relaxed)
     }

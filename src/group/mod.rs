@@ -21,9 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
-
-use crate::connection::{Connection, ConnectionId, Leave, Outbound, Overflow, Pushed};
+use crate::connection::{Connection, ConnectionId, Leave, Outbound, Overflow, Pushed, Shared, share};
 use crate::sync::{Mutex, lock};
 
 /// Connections that get the same messages. Cheap to clone: all clones are the same group.
@@ -150,25 +148,30 @@ impl<M: Clone + Send + 'static> Group<M> {
 
     fn deliver(&self, message: M, wanted: impl Fn(ConnectionId) -> bool) -> Delivered {
         let mut delivered = Delivered::default();
-        let mut encoded: Vec<(u64, Option<Bytes>)> = Vec::new();
+        let mut encoded: Vec<(u64, Option<Shared>)> = Vec::new();
         // the writes come after the lock is given back, but for a member that has no room
         crate::batch(|| {
             let members = lock(&self.inner.members);
             for member in members.list.iter().filter(|member| wanted(member.core().id)) {
                 let codec = member.codec_id();
-                let bytes = match encoded.iter().find(|(known, _)| *known == codec) {
-                    Some((_, bytes)) => bytes,
+                let shared = match encoded.iter().find(|(known, _)| *known == codec) {
+                    Some((_, shared)) => shared,
                     None => {
-                        encoded.push((codec, member.encode(message.clone()).ok()));
-                        encoded.last().map_or(&None, |(_, bytes)| bytes)
+                        let bytes = member.encode(message.clone()).ok();
+                        encoded.push((codec, bytes.map(|bytes| share(codec, bytes))));
+                        encoded.last().map_or(&None, |(_, shared)| shared)
                     }
                 };
-                let Some(bytes) = bytes else {
+                let Some(shared) = shared else {
                     delivered.refused += 1;
                     continue;
                 };
-                match member.push_encoded(bytes, self.inner.overflow) {
+                match member.push_shared(shared, self.inner.overflow) {
                     Pushed::Taken => delivered.sent += 1,
+                    Pushed::Listed => {
+                        delivered.sent += 1;
+                        continue;
+                    }
                     Pushed::Dropped => delivered.dropped += 1,
                     Pushed::Evicted => delivered.evicted += 1,
                     Pushed::Closed => continue,

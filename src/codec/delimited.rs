@@ -5,7 +5,12 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-use super::{CodecError, DEFAULT_MAX_LENGTH, Unencodable, search::find, take::take};
+use super::{
+    Batched, CodecError, DEFAULT_MAX_LENGTH, Framing, Unencodable,
+    frames::{Found, sealed},
+    search::find,
+    take::take,
+};
 
 /// Messages ended by a byte string, given without it.
 ///
@@ -68,6 +73,12 @@ impl Delimited {
         self
     }
 
+    /// All messages that have arrived at once, without an allocation for each: see [`Batched`].
+    #[must_use]
+    pub const fn batched(self) -> Batched<Self> {
+        Batched::new(self)
+    }
+
     const fn too_long(&self, seen: usize) -> CodecError {
         CodecError::TooLong { limit: self.limit as u64, seen: seen as u64 }
     }
@@ -78,22 +89,12 @@ impl Decoder for Delimited {
     type Error = CodecError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-        let width = self.delimiter.len();
-        // Where the delimiter of the longest message ends.
-        let reach = self.limit.saturating_add(width);
-        let fresh = src.get(self.scanned..reach.min(src.len()));
-        if let Some(at) = find(fresh.unwrap_or_default(), &self.delimiter) {
-            let message = take(src, 0, self.scanned.saturating_add(at));
-            src.advance(width);
-            self.scanned = 0;
-            return Ok(Some(message));
-        }
-        if src.len() >= reach {
-            return Err(self.too_long(src.len()));
-        }
-        // The last bytes may be the start of a delimiter.
-        self.scanned = src.len().saturating_add(1).saturating_sub(width);
-        Ok(None)
+        let Some(found) = self.find(src)? else {
+            return Ok(None);
+        };
+        let message = take(src, 0, found.end);
+        src.advance(found.next.saturating_sub(found.end));
+        Ok(Some(message))
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
@@ -114,12 +115,38 @@ impl Encoder<Bytes> for Delimited {
     type Error = CodecError;
 
     fn encode(&mut self, message: Bytes, dst: &mut BytesMut) -> Result<(), CodecError> {
+        self.write(&message, dst)
+    }
+}
+
+impl sealed::Sealed for Delimited {}
+
+impl Framing for Delimited {
+    fn find(&mut self, bytes: &mut [u8]) -> Result<Option<Found>, CodecError> {
+        let width = self.delimiter.len();
+        // Where the delimiter of the longest message ends.
+        let reach = self.limit.saturating_add(width);
+        let fresh = bytes.get(self.scanned..reach.min(bytes.len()));
+        if let Some(at) = find(fresh.unwrap_or_default(), &self.delimiter) {
+            let end = self.scanned.saturating_add(at);
+            self.scanned = 0;
+            return Ok(Some(Found { start: 0, end, next: end.saturating_add(width) }));
+        }
+        if bytes.len() >= reach {
+            return Err(self.too_long(bytes.len()));
+        }
+        // The last bytes may be the start of a delimiter.
+        self.scanned = bytes.len().saturating_add(1).saturating_sub(width);
+        Ok(None)
+    }
+
+    fn write(&mut self, message: &[u8], dst: &mut BytesMut) -> Result<(), CodecError> {
         if message.len() > self.limit {
             return Err(Unencodable::TooLong { limit: self.limit as u64, len: message.len() as u64 }.into());
         }
         let start = dst.len();
         dst.reserve(message.len().saturating_add(self.delimiter.len()));
-        dst.put_slice(&message);
+        dst.put_slice(message);
         dst.put_slice(&self.delimiter);
         // Searched together, since `a` before `aa` makes a delimiter too early.
         let written = dst.get(start..).unwrap_or_default();

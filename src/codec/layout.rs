@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     CodecError, Unencodable,
+    frames::Found,
     prefix::{MAX_WIDTH, Prefix},
     take::take,
 };
@@ -61,18 +62,24 @@ impl Layout {
     }
 
     pub(super) fn decode(&self, limit: usize, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        Ok(self.find(limit, src)?.map(|found| take(src, found.start, found.end.saturating_sub(found.start))))
+    }
+
+    /// Where the first message stands, with the offset bytes joined to the rest.
+    pub(super) fn find(&self, limit: usize, src: &mut [u8]) -> Result<Option<Found>, CodecError> {
         let Some(head) = self.head(limit, src)? else {
             return Ok(None);
         };
         if (src.len() as u64) < head.wire {
             return Ok(None);
         }
+        let start = if self.keep_prefix { 0 } else { head.width };
         if !self.keep_prefix {
-            // Joins the offset bytes to the rest by moving them over the prefix.
+            // Moves them over the prefix.
             src.copy_within(..self.offset, head.width);
         }
-        let skip = if self.keep_prefix { 0 } else { head.width };
-        Ok(Some(take(src, skip, head.message)))
+        let end = start.saturating_add(head.message);
+        Ok(Some(Found { start, end, next: end }))
     }
 
     pub(super) fn encode(&self, limit: usize, message: &[u8], dst: &mut BytesMut) -> Result<(), CodecError> {

@@ -3,7 +3,13 @@
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-use super::{CodecError, DEFAULT_MAX_LENGTH, layout::Layout, prefix::Prefix, take::take};
+use super::{
+    Batched, CodecError, DEFAULT_MAX_LENGTH, Framing,
+    frames::{Found, sealed},
+    layout::Layout,
+    prefix::Prefix,
+    take::take,
+};
 
 /// Messages behind a length prefix.
 ///
@@ -148,6 +154,12 @@ impl LengthDelimited {
         self
     }
 
+    /// All messages that have arrived at once, without an allocation for each: see [`Batched`].
+    #[must_use]
+    pub const fn batched(self) -> Batched<Self> {
+        Batched::new(self)
+    }
+
     const fn settle(mut self) -> Self {
         self.plain = matches!(
             self.layout,
@@ -204,14 +216,36 @@ impl Encoder<Bytes> for LengthDelimited {
 
     #[inline]
     fn encode(&mut self, message: Bytes, dst: &mut BytesMut) -> Result<(), CodecError> {
+        self.write(&message, dst)
+    }
+}
+
+impl sealed::Sealed for LengthDelimited {}
+
+impl Framing for LengthDelimited {
+    #[inline]
+    fn find(&mut self, bytes: &mut [u8]) -> Result<Option<Found>, CodecError> {
+        if let (true, Some((prefix, rest))) = (self.plain, bytes.split_first_chunk::<4>()) {
+            let len = u32::from_be_bytes(*prefix);
+            if u64::from(len) <= self.limit as u64 {
+                // Not above the limit, which is a `usize`.
+                let end = (len as usize).saturating_add(4);
+                return Ok((rest.len() >= len as usize).then_some(Found { start: 4, end, next: end }));
+            }
+        }
+        self.layout.find(self.limit, bytes)
+    }
+
+    #[inline]
+    fn write(&mut self, message: &[u8], dst: &mut BytesMut) -> Result<(), CodecError> {
         match u32::try_from(message.len()) {
             Ok(len) if self.plain && message.len() <= self.limit => {
                 dst.reserve(message.len().saturating_add(4));
                 dst.extend_from_slice(&len.to_be_bytes());
-                dst.extend_from_slice(&message);
+                dst.extend_from_slice(message);
                 Ok(())
             }
-            _ => self.layout.encode(self.limit, &message, dst),
+            _ => self.layout.encode(self.limit, message, dst),
         }
     }
 }

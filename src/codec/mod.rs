@@ -12,6 +12,7 @@
 //! | [`Raw`] | whatever has arrived | [`Bytes`] |
 //! | [`Datagram`] | one message of a message transport | [`Bytes`] |
 //! | [`Text`] | the UTF-8 text in any framing of `Bytes` | [`String`] |
+//! | [`Batched`] | as in the codec in it, all that are there at once | [`Frames`] |
 //!
 //! What all of them promise, [`Raw`]'s boundaries and [`Datagram`]'s apart:
 //!
@@ -24,7 +25,7 @@
 //! - **An error is final.** No later call gives another message; close the
 //!   connection. (A message refused by an encoder harms nothing.)
 //! - **Small messages pin nothing.** A message of up to 256 bytes is a copy, a
-//!   longer one shares the receive buffer's memory.
+//!   longer one shares the receive buffer's memory. ([`Frames`] always do.)
 //! - **No message is lost in silence.** When the stream ends inside a message,
 //!   `decode_eof` says [`CodecError::Truncated`].
 //!
@@ -57,6 +58,7 @@
 mod datagram;
 mod delimited;
 mod error;
+mod frames;
 mod layout;
 mod length;
 mod lines;
@@ -70,6 +72,7 @@ mod traits;
 pub use datagram::Datagram;
 pub use delimited::Delimited;
 pub use error::{CodecError, Unencodable};
+pub use frames::{Batched, Frames, FramesIter, Framing};
 pub use length::LengthDelimited;
 pub use lines::Lines;
 pub use raw::Raw;

@@ -14,13 +14,14 @@ use super::hub::Hub;
 use super::open::Origin;
 use super::refusals::Refusal;
 use super::slots::Slot;
+use super::workers::Seat;
 use crate::codec::Codec;
 use crate::handler::Session;
 use crate::limits::{Limits, Overload, Waits};
 use crate::sync::{AtomicWaker, Mutex, lock};
 #[cfg(feature = "handover")]
 use crate::transport::Duplicate;
-use crate::transport::Listener;
+use crate::transport::{ByteStream, Listener};
 
 /// After so many accepts other tasks get their turn.
 const TURN: u32 = 16;
@@ -57,15 +58,27 @@ pub(crate) struct Door<L> {
     listener: Mutex<Option<L>>,
     task: AtomicWaker,
     awaits_memory: AtomicBool,
+    /// Whose listener it is, where there are several workers.
+    worker: usize,
 }
 
 impl<L> Door<L> {
-    pub(crate) fn new(listener: L) -> Arc<Self> {
+    /// That of a worker, the first where there are no others.
+    pub(crate) fn new(worker: usize, listener: L) -> Arc<Self> {
         Arc::new(Self {
             listener: Mutex::new(Some(listener)),
             task: AtomicWaker::new(),
             awaits_memory: AtomicBool::new(false),
+            worker,
         })
+    }
+}
+
+impl<L: Listener> Door<L> {
+    /// Goes on in the current runtime; the one before has ended.
+    pub(crate) fn move_here(&self) -> io::Result<()> {
+        self.awaits_memory.store(false, Relaxed);
+        lock(&self.listener).as_mut().map_or(Ok(()), Listener::move_here)
     }
 }
 
@@ -132,7 +145,7 @@ impl<L: Listener> Door<L> {
 
 /// What came of a wait for a connection.
 enum Arrival<T> {
-    Connection(T, Slot),
+    Connection(T, Slot, Option<Seat>),
     Refused(T, Refusal),
     Failed(io::Error),
     /// There is no place before this.
@@ -149,10 +162,16 @@ impl<L: Listener> Door<L> {
             return Poll::Pending;
         }
         let limits = hub.limits.get();
+        let seat = hub.crew.as_ref().and_then(|crew| crew.pick(self.worker));
+        // the stream is registered where the connection is to live
+        let mut poll_accept = |cx: &mut Context<'_>| match &seat {
+            Some(seat) => seat.within(|| listener.poll_accept(cx)),
+            None => listener.poll_accept(cx),
+        };
         if limits.overload != Overload::Hold {
-            return listener.poll_accept(cx).map(|result| match result {
+            return poll_accept(cx).map(|result| match result {
                 Ok(stream) => match hub.admit(&limits) {
-                    Ok(slot) => Arrival::Connection(stream, slot),
+                    Ok(slot) => Arrival::Connection(stream, slot, seat),
                     Err(why) => Arrival::Refused(stream, why),
                 },
                 Err(error) => Arrival::Failed(error),
@@ -169,12 +188,12 @@ impl<L: Listener> Door<L> {
         if let Err(at) = hub.rate.take(limits.accept_rate) {
             return Poll::Ready(Arrival::Later(at));
         }
-        let accepted = listener.poll_accept(cx);
+        let accepted = poll_accept(cx);
         if !matches!(accepted, Poll::Ready(Ok(_))) {
             hub.rate.give_back(limits.accept_rate);
         }
         accepted.map(|result| match result {
-            Ok(stream) => Arrival::Connection(stream, slot),
+            Ok(stream) => Arrival::Connection(stream, slot, seat),
             Err(error) => Arrival::Failed(error),
         })
     }
@@ -222,7 +241,7 @@ where
             arrival => {
                 (pause, failures) = (PAUSES.0, 0);
                 match arrival {
-                    Arrival::Connection(stream, slot) => origin.take(stream, slot),
+                    Arrival::Connection(stream, slot, seat) => settle(&origin, stream, slot, seat),
                     Arrival::Refused(stream, why) => origin.refuse(stream, why),
                     _ => {}
                 }
@@ -232,6 +251,24 @@ where
                     tokio::task::yield_now().await;
                 }
             }
+        }
+    }
+}
+
+/// Has the connection begin where it is to live.
+fn settle<S, C>(origin: &Arc<Origin<S, C>>, stream: impl ByteStream, slot: Slot, seat: Option<Seat>)
+where
+    S: Session,
+    C: Codec<S::In, S::Out>,
+{
+    let Some(seat) = seat else { return origin.take(stream, slot) };
+    let (place, elsewhere) = seat.take();
+    let slot = slot.at(place);
+    match elsewhere {
+        None => origin.take(stream, slot),
+        Some(runtime) => {
+            let origin = Arc::clone(origin);
+            runtime.spawn(async move { origin.take(stream, slot) });
         }
     }
 }

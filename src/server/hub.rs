@@ -18,6 +18,7 @@ use super::refusals::{Refusal, Refusals};
 use super::slots::{Slot, Slots};
 use super::stalls::{Blockage, Busy};
 use super::tally::{Counters, Tallies};
+use super::workers::Crew;
 use super::{log, watch};
 use crate::connection::{CloseReason, Closed, ConnectionId, Core, Thread, Watch};
 use crate::limits::{Addresses, Limits, Live, Relief};
@@ -28,6 +29,8 @@ use crate::sync::{Mutex, Notify, lock};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Hub {
+    /// Whose threads all of it is on; none, where it is on those of the runtime in which the server was started.
+    pub(crate) crew: Option<Arc<Crew>>,
     pub(crate) limits: Arc<Live>,
     pub(crate) slots: Arc<Slots>,
     pub(crate) addresses: Arc<Addresses>,
@@ -90,8 +93,9 @@ pub struct ConnectionInfo {
 }
 
 impl Hub {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits, crew: Option<Arc<Crew>>) -> Arc<Self> {
         let hub = Arc::new(Self {
+            crew,
             slots: Slots::new(limits.max_connections),
             addresses: Arc::default(),
             rate: Rate::default(),

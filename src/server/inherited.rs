@@ -54,18 +54,19 @@ impl Inherited {
 }
 
 impl Inherited {
-    /// The TCP socket at `at`. At port 0, it is one of the same address that was asked for by the same text.
+    /// The TCP sockets at `at`: as many as the server before had there, as each has a backlog of its own. At port 0, it
+    /// is those of the same address that was asked for by the same text.
     #[cfg(feature = "tcp")]
-    pub(crate) fn tcp(&self, asked: &Endpoint, at: SocketAddr) -> Option<Socket> {
+    pub(crate) fn tcp(&self, asked: &Endpoint, at: SocketAddr) -> Vec<Socket> {
         #[cfg(feature = "handover")]
         return self.ip(asked, at, |kind| if let Kind::Tcp(addr) = kind { Some(*addr) } else { None });
         #[cfg(not(feature = "handover"))]
         return nothing((self, asked, at));
     }
 
-    /// The UDP socket at `at`, as [`tcp`](Self::tcp).
+    /// The UDP sockets at `at`, as [`tcp`](Self::tcp).
     #[cfg(feature = "udp")]
-    pub(crate) fn udp(&self, asked: &Endpoint, at: SocketAddr) -> Option<Socket> {
+    pub(crate) fn udp(&self, asked: &Endpoint, at: SocketAddr) -> Vec<Socket> {
         #[cfg(feature = "handover")]
         return self.ip(asked, at, |kind| if let Kind::Udp(addr) = kind { Some(*addr) } else { None });
         #[cfg(not(feature = "handover"))]
@@ -111,17 +112,26 @@ impl Inherited {
 
     #[cfg(feature = "handover")]
     #[cfg(any(feature = "tcp", feature = "udp"))]
-    fn ip(&self, asked: &Endpoint, mut at: SocketAddr, addr: impl Fn(&Kind) -> Option<SocketAddr>) -> Option<Socket> {
-        let any_port = (at.port() == 0).then(|| asked.to_string());
-        let handed = self.take(|handed| {
-            let Some(found) = addr(&handed.given.kind) else { return false };
-            if let Some(text) = &any_port {
-                at.set_port(found.port());
-                return handed.asked == *text && same(at, found);
-            }
-            same(at, found)
-        });
-        handed.map(|handed| handed.given.socket)
+    fn ip(&self, asked: &Endpoint, mut at: SocketAddr, addr: impl Fn(&Kind) -> Option<SocketAddr>) -> Vec<Socket> {
+        let asked = asked.to_string();
+        let mut sockets = Vec::new();
+        loop {
+            let mut port = at.port();
+            let handed = self.take(|handed| {
+                let Some(found) = addr(&handed.given.kind) else { return false };
+                if at.port() == 0 {
+                    port = found.port();
+                    let mut there = at;
+                    there.set_port(port);
+                    return handed.asked == asked && same(there, found);
+                }
+                same(at, found)
+            });
+            let Some(handed) = handed else { return sockets };
+            // the others are those of the same port
+            at.set_port(port);
+            sockets.push(handed.given.socket);
+        }
     }
 }
 
@@ -137,6 +147,6 @@ fn same(at: SocketAddr, mut found: SocketAddr) -> bool {
 
 #[cfg(not(feature = "handover"))]
 #[cfg(any(feature = "tcp", feature = "udp", feature = "unix"))]
-fn nothing<A, T>(_: A) -> Option<T> {
-    None
+fn nothing<A, T: Default>(_: A) -> T {
+    T::default()
 }

@@ -1,6 +1,7 @@
 //! From an endpoint and a codec to listening sockets, each with the task that serves it.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -18,7 +19,10 @@ use crate::handler::Session;
 use crate::transport::given::{Given, Kind};
 use crate::transport::{BindOptions, Listener, fits, mem::MemTransport, missing_feature};
 #[cfg(any(feature = "tcp", feature = "udp"))]
-use {crate::endpoint::HostPort, crate::transport::resolve, std::net::SocketAddr};
+use {
+    crate::endpoint::HostPort, crate::transport::resolve, crate::transport::socket, socket2::Socket,
+    std::net::SocketAddr,
+};
 
 /// An endpoint that listens.
 pub(crate) struct Listening {
@@ -28,9 +32,17 @@ pub(crate) struct Listening {
     pub(crate) endpoint: Endpoint,
     pub(crate) control: Arc<dyn Control>,
     pub(crate) task: Task,
+    /// Whose it is, where there are several workers.
+    pub(crate) worker: usize,
+    /// Makes its task once more, in the current runtime, when the one before has ended.
+    pub(crate) again: Again,
+    /// Another socket of the same endpoint comes before it.
+    pub(crate) is_further: bool,
 }
 
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+pub(crate) type Again = Box<dyn Fn() -> io::Result<Task> + Send>;
 
 type Listens<'a> = Pin<Box<dyn Future<Output = Result<Vec<Listening>, Error>> + Send + 'a>>;
 
@@ -90,7 +102,7 @@ where
                 },
                 Endpoint::Mem(name) => {
                     let mem = MemTransport::bind(name, &limits).map_err(|error| failed(&endpoint, error))?;
-                    Ok(vec![new.stream(mem, endpoint.clone(), Source::Made)])
+                    Ok(vec![new.stream(mem, new.someone(), &new.origin(endpoint.clone()), Source::Made)])
                 }
                 #[allow(unreachable_patterns, reason = "with every transport there is none left")]
                 _ => Err(missing_feature(&endpoint)),
@@ -119,7 +131,7 @@ pub(crate) async fn listen<S>(
     Ok(listening)
 }
 
-fn failed(endpoint: &Endpoint, error: std::io::Error) -> Error {
+fn failed(endpoint: &Endpoint, error: io::Error) -> Error {
     Error::new(ErrorKind::Bind, format!("cannot listen on {endpoint}")).because(error)
 }
 
@@ -128,7 +140,7 @@ fn failed(endpoint: &Endpoint, error: std::io::Error) -> Error {
 async fn each_address<T>(
     endpoint: &Endpoint,
     at: &HostPort,
-    mut bind: impl FnMut(SocketAddr) -> std::io::Result<(T, SocketAddr)>,
+    mut bind: impl FnMut(SocketAddr) -> io::Result<(T, SocketAddr)>,
 ) -> Result<Vec<(T, SocketAddr)>, Error> {
     let mut bound: Vec<(T, SocketAddr)> = Vec::new();
     for mut addr in resolve(at).await? {
@@ -172,24 +184,82 @@ where
     ) -> Result<Vec<Listening>, Error> {
         use crate::transport::tcp::TcpTransport;
         let limits = self.hub.limits.get();
-        let bind = |addr| match inherited.tcp(self.asked, addr) {
-            Some(socket) => TcpTransport::on(socket).map(|(tcp, addr)| ((tcp, Source::Given), addr)),
-            None => TcpTransport::bind(addr, self.options, &limits).map(|(tcp, addr)| ((tcp, Source::Made), addr)),
+        let bind = |addr| {
+            let (sockets, source) = match inherited.tcp(self.asked, addr) {
+                none if none.is_empty() => {
+                    (socket::tcp_listeners(addr, self.options, &limits, self.workers())?, Source::Made)
+                }
+                sockets => (sockets, Source::Given),
+            };
+            self.share_out(sockets, TcpTransport::on).map(|(shares, addr)| ((shares, source), addr))
         };
-        let bound = each_address(self.asked, at, bind).await?;
-        Ok(bound.into_iter().map(|((tcp, source), addr)| self.stream(tcp, name(addr), source)).collect())
+        let mut listening = Vec::new();
+        for ((shares, source), addr) in each_address(self.asked, at, bind).await? {
+            let origin = self.origin(name(addr));
+            let new = shares.into_iter().map(|(tcp, worker)| self.stream(tcp, worker, &origin, source));
+            one_endpoint(&mut listening, new);
+        }
+        Ok(listening)
     }
 
     #[cfg(feature = "udp")]
     async fn udp(&self, at: &HostPort, inherited: &Inherited) -> Result<Vec<Listening>, Error> {
         use crate::transport::udp::UdpShared;
         self.only_streams_are_proxied()?;
-        let bind = |addr| match inherited.udp(self.asked, addr) {
-            Some(socket) => UdpShared::on(socket, Arc::default()).map(|(udp, addr)| ((udp, Source::Given), addr)),
-            None => UdpShared::bind(addr, self.options, Arc::default()).map(|(udp, addr)| ((udp, Source::Made), addr)),
+        let bind = |addr| {
+            let (sockets, source) = match inherited.udp(self.asked, addr) {
+                none if none.is_empty() => (socket::udp_sockets(addr, self.options, self.workers())?, Source::Made),
+                sockets => (sockets, Source::Given),
+            };
+            // what is limited for an endpoint is so over all of its sockets
+            let counters = Arc::default();
+            self.share_out(sockets, |socket| UdpShared::on(socket, Arc::clone(&counters)))
+                .map(|(shares, addr)| ((shares, source), addr))
         };
-        let bound = each_address(self.asked, at, bind).await?;
-        Ok(bound.into_iter().map(|((udp, source), addr)| self.datagrams(udp, Endpoint::udp(addr), source)).collect())
+        let mut listening = Vec::new();
+        for ((shares, source), addr) in each_address(self.asked, at, bind).await? {
+            let origin = self.origin(Endpoint::udp(addr));
+            let new = shares.into_iter().map(|(udp, worker)| self.datagrams(udp, worker, &origin, source));
+            one_endpoint(&mut listening, new);
+        }
+        Ok(listening)
+    }
+
+    /// How many sockets of an endpoint are of use.
+    #[cfg(any(feature = "tcp", feature = "udp"))]
+    fn workers(&self) -> usize {
+        self.hub.crew.as_ref().map_or(1, |crew| crew.len())
+    }
+
+    /// Whose turn it is to have a socket that there is only once.
+    fn someone(&self) -> usize {
+        self.hub.crew.as_ref().map_or(0, |crew| crew.next())
+    }
+
+    /// Makes something that belongs to a worker's runtime.
+    #[cfg(any(feature = "tcp", feature = "udp", feature = "unix"))]
+    fn within<T>(&self, worker: usize, make: impl FnOnce() -> T) -> T {
+        match &self.hub.crew {
+            Some(crew) => crew.within(worker, make),
+            None => make(),
+        }
+    }
+
+    /// Gives the sockets of one address to the workers, in turn, each as what `on` makes of it.
+    #[cfg(any(feature = "tcp", feature = "udp"))]
+    fn share_out<T>(
+        &self,
+        sockets: Vec<Socket>,
+        on: impl Fn(Socket) -> io::Result<(T, SocketAddr)>,
+    ) -> io::Result<(Vec<(T, usize)>, SocketAddr)> {
+        let (mut shares, mut at) = (Vec::new(), None);
+        for socket in sockets {
+            let worker = self.someone();
+            let (share, addr) = self.within(worker, || on(socket))?;
+            shares.push((share, worker));
+            at = Some(addr);
+        }
+        at.map(|at| (shares, at)).ok_or_else(|| io::Error::other("no socket was made"))
     }
 
     #[cfg(feature = "udp")]
@@ -211,14 +281,18 @@ where
     }
 
     #[cfg(feature = "unix")]
-    fn unix(&self, inherited: &Inherited) -> std::io::Result<Vec<Listening>> {
+    fn unix(&self, inherited: &Inherited) -> io::Result<Vec<Listening>> {
         use crate::transport::unix::UnixTransport;
         let Endpoint::Unix(address) = self.asked else { return Ok(Vec::new()) };
-        let (unix, source) = match inherited.unix(self.asked, self.options) {
-            Some((socket, file)) => (UnixTransport::on(socket, file)?, Source::Given),
-            None => (UnixTransport::bind(address, self.options, &self.hub.limits.get())?, Source::Made),
+        let worker = self.someone();
+        let make = || -> io::Result<_> {
+            match inherited.unix(self.asked, self.options) {
+                Some((socket, file)) => Ok((UnixTransport::on(socket, file)?, Source::Given)),
+                None => Ok((UnixTransport::bind(address, self.options, &self.hub.limits.get())?, Source::Made)),
+            }
         };
-        Ok(vec![self.stream(unix, self.asked.clone(), source)])
+        let (unix, source) = self.within(worker, make)?;
+        Ok(vec![self.stream(unix, worker, &self.origin(self.asked.clone()), source)])
     }
 
     /// A socket that a service manager made. What it has as a file is the service manager's.
@@ -226,78 +300,103 @@ where
     fn passed(&self, Given { socket, kind }: Given) -> Result<Listening, Error> {
         use crate::transport::{tcp::TcpTransport, udp::UdpShared, unix::UnixTransport};
         let failed = |error| failed(self.asked, error);
+        // it is accepted from by one worker, and those who come are dealt out
+        let worker = self.someone();
         match kind {
             Kind::Tcp(addr) => {
                 fits::<C>(&Endpoint::tcp(addr))?;
-                let (tcp, addr) = TcpTransport::on(socket).map_err(failed)?;
+                let (tcp, addr) = self.within(worker, || TcpTransport::on(socket)).map_err(failed)?;
                 #[cfg(feature = "tls")]
                 if self.options.tls.is_some() {
-                    return Ok(self.stream(tcp, Endpoint::tls(addr), Source::Given));
+                    return Ok(self.stream(tcp, worker, &self.origin(Endpoint::tls(addr)), Source::Given));
                 }
-                Ok(self.stream(tcp, Endpoint::tcp(addr), Source::Given))
+                Ok(self.stream(tcp, worker, &self.origin(Endpoint::tcp(addr)), Source::Given))
             }
             Kind::Udp(_) => {
                 self.only_streams_are_proxied()?;
                 #[cfg(feature = "tls")]
                 self.only_tcp_is_encrypted()?;
-                let (udp, addr) = UdpShared::on(socket, Arc::default()).map_err(failed)?;
-                Ok(self.datagrams(udp, Endpoint::udp(addr), Source::Given))
+                let (udp, addr) = self.within(worker, || UdpShared::on(socket, Arc::default())).map_err(failed)?;
+                Ok(self.datagrams(udp, worker, &self.origin(Endpoint::udp(addr)), Source::Given))
             }
             Kind::Unix(endpoint) => {
                 let endpoint = endpoint.unwrap_or_else(|| self.asked.clone());
                 fits::<C>(&endpoint)?;
                 #[cfg(feature = "tls")]
                 self.only_tcp_is_encrypted()?;
-                let unix = UnixTransport::on(socket, None).map_err(failed)?;
-                Ok(self.stream(unix, endpoint, Source::Given))
+                let unix = self.within(worker, || UnixTransport::on(socket, None)).map_err(failed)?;
+                Ok(self.stream(unix, worker, &self.origin(endpoint), Source::Given))
             }
         }
     }
 
-    fn origin(&self, endpoint: &Endpoint) -> Arc<Origin<S, C>> {
+    fn origin(&self, endpoint: Endpoint) -> Arc<Origin<S, C>> {
         Arc::new(Origin {
             hub: Arc::clone(self.hub),
             session: Arc::clone(self.session),
-            endpoint: Arc::new(endpoint.clone()),
+            timing: self.hub.meters.timing(&endpoint),
+            endpoint: Arc::new(endpoint),
             prototype: Arc::clone(&self.prototype),
             greeting: Greeting::new(self.options),
             log_bytes: self.options.log_bytes,
-            timing: self.hub.meters.timing(endpoint),
         })
     }
 
-    fn stream<L: Listener>(&self, listener: L, endpoint: Endpoint, source: Source) -> Listening {
-        let origin = self.origin(&endpoint);
-        let door = Door::new(listener);
+    fn stream<L: Listener>(&self, listener: L, worker: usize, origin: &Arc<Origin<S, C>>, source: Source) -> Listening {
+        let door = Door::new(worker, listener);
         let control: Arc<dyn Control> = Arc::clone(&door) as _;
+        let endpoint = (*origin.endpoint).clone();
+        let (same_door, same_origin) = (Arc::clone(&door), Arc::clone(origin));
+        let again = move || {
+            same_door.move_here()?;
+            Ok(Box::pin(accept(Arc::clone(&same_door), Arc::clone(&same_origin))) as Task)
+        };
+        let origin = Arc::clone(origin);
         let task = async move {
             if source == Source::Given {
                 door.adjust(&origin.hub.limits.get());
             }
             accept(door, origin).await;
         };
-        Listening { asked: self.asked.clone(), endpoint, control, task: Box::pin(task) }
+        let (asked, task, again) = (self.asked.clone(), Box::pin(task), Box::new(again));
+        Listening { asked, endpoint, control, task, worker, again, is_further: false }
     }
 
     #[cfg(feature = "udp")]
     fn datagrams(
         &self,
         shared: Arc<crate::transport::udp::UdpShared>,
-        endpoint: Endpoint,
+        worker: usize,
+        origin: &Arc<Origin<S, C>>,
         source: Source,
     ) -> Listening {
         use super::udp::{UdpControl, receive};
-        let origin = self.origin(&endpoint);
+        let endpoint = (*origin.endpoint).clone();
         self.hub.tallies.of(&endpoint).counts_datagrams(&shared.counters);
         let options = (source == Source::Given).then(|| self.options.clone());
         let control = UdpControl::new(Arc::clone(&shared), self.options.clone());
-        let task_control = Arc::clone(&control);
+        let (same, same_control, same_origin) = (Arc::clone(&shared), Arc::clone(&control), Arc::clone(origin));
+        let again = move || {
+            same.move_here()?;
+            Ok(Box::pin(receive(Arc::clone(&same_control), Arc::clone(&same_origin))) as Task)
+        };
+        let (task_control, origin) = (Arc::clone(&control), Arc::clone(origin));
         let task = async move {
             if let Some(options) = options {
                 shared.set(&options);
             }
             receive(task_control, origin).await;
         };
-        Listening { asked: self.asked.clone(), endpoint, control, task: Box::pin(task) }
+        let (asked, task, again) = (self.asked.clone(), Box::pin(task), Box::new(again));
+        Listening { asked, endpoint, control, task, worker, again, is_further: false }
+    }
+}
+
+/// Adds the sockets of one endpoint.
+#[cfg(any(feature = "tcp", feature = "udp"))]
+fn one_endpoint(listening: &mut Vec<Listening>, sockets: impl Iterator<Item = Listening>) {
+    for (index, mut socket) in sockets.enumerate() {
+        socket.is_further = index > 0;
+        listening.push(socket);
     }
 }

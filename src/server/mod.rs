@@ -17,6 +17,7 @@
 //! | `tally` | what each listener has counted, and [`Counters`], the sum |
 //! | `log`, `meters` | what is said of peers, and how often; what is told of the counters |
 //! | `watch`, `stalls` | a thread that looks for sessions that do not return or block their thread |
+//! | `workers/` | which threads all of it is on |
 //! | `running`, `signal` | [`Running`], and how it ends |
 //!
 //! ```no_run
@@ -74,6 +75,7 @@ mod tally;
 #[cfg(feature = "udp")]
 mod udp;
 mod watch;
+pub mod workers;
 
 use std::fmt;
 use std::future::Future;
@@ -91,6 +93,7 @@ use hub::Hub;
 use inherited::Inherited;
 use listen::{Binding, Bound, listen};
 use signal::Signals;
+use workers::{Crew, Workers};
 
 pub use errno::AcceptFailure;
 #[cfg(all(fuzzing, feature = "handover"))]
@@ -121,6 +124,7 @@ pub struct Server<S> {
     session: S,
     limits: Limits,
     bindings: Vec<Box<dyn Binding<S>>>,
+    workers: Workers,
     #[cfg(feature = "handover")]
     handover: Option<Result<Endpoint, EndpointError>>,
 }
@@ -184,6 +188,7 @@ impl<S: Session> Server<S> {
             session,
             limits: Limits::default(),
             bindings: Vec::new(),
+            workers: Workers::Ambient,
             #[cfg(feature = "handover")]
             handover: None,
         }
@@ -192,6 +197,23 @@ impl<S: Session> Server<S> {
     /// Sets the limits. Default: [`Limits::edge`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets which threads accept and run the handlers. Default: those of the runtime in which the server is started.
+    ///
+    /// ```
+    /// # use hythe::{Connection, Server, codec::Lines};
+    /// use hythe::server::workers::Workers;
+    ///
+    /// # let echo = |mut conn: Connection<String>| async move {
+    /// #     while let Some(line) = conn.recv().await? { conn.send(line).await?; }
+    /// #     Ok(())
+    /// # };
+    /// let server = Server::serve(echo).workers(Workers::per_core());
+    /// ```
+    pub fn workers(mut self, workers: impl Into<Workers>) -> Self {
+        self.workers = workers.into();
         self
     }
 
@@ -272,20 +294,32 @@ impl<S: Session> Server<S> {
     ///
     /// # Errors
     /// If an endpoint cannot be read or bound, or does not fit its codec, or a limit makes no sense. With the feature
-    /// `handover`, if a running server could not be taken over; then that one serves on.
+    /// `handover`, if a running server could not be taken over; then that one serves on. With [workers] of its own, if
+    /// a thread or its runtime cannot be made.
     ///
     /// # Cancel safety
     /// A dropped future leaves nothing behind. If it was about to take over, the running server serves on, unless it was
-    /// told by then that this one serves.
+    /// told by then that this one serves. Threads of [workers] that have begun end on their own.
     pub async fn start(self) -> Result<Running, Error> {
         if self.bindings.is_empty() {
             return Err(Error::new(ErrorKind::Config, "a server needs an endpoint: call bind before start or run"));
         }
-        let limits = self.limits.check()?;
+        let limits = self.limits.clone().check()?;
         limits.warn();
         #[cfg(target_os = "linux")]
         descriptors::make_room(limits.max_connections);
-        let hub = Hub::new(limits);
+        let crew = match &self.workers {
+            Workers::Ambient => None,
+            Workers::PerCore(options) => Some(Crew::start(options).await?),
+        };
+        let started = self.start_on(Hub::new(limits, crew.clone())).await;
+        if let (Err(_), Some(crew)) = (&started, crew) {
+            crew.leave_at_once().await;
+        }
+        started
+    }
+
+    async fn start_on(self, hub: Arc<Hub>) -> Result<Running, Error> {
         let session = Arc::new(self.session);
         #[cfg(feature = "handover")]
         if let Some(endpoint) = self.handover {

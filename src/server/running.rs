@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::limits::{FOREVER, Limits};
 
 /// What connections that are cut get for their last words, and a bit.
-const LAST_WORDS: Duration = Duration::from_millis(1500);
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 /// A server that runs. Dropping it stops it at once: ports and names are free when the drop returns, and connections are
 /// cut.
@@ -68,12 +68,17 @@ impl Running {
             #[cfg(feature = "handover")]
             handed_over: None,
         };
-        for Listening { endpoint, control, task, .. } in listening {
-            tracing::info!(%endpoint, "listening");
-            running.hub.tallies.of(&endpoint);
-            tokio::spawn(task);
-            running.endpoints.push(endpoint);
+        for Listening { endpoint, control, task, worker, again, is_further, .. } in listening {
+            match &running.hub.crew {
+                Some(crew) => crew.post(worker, task, again),
+                None => drop(tokio::spawn(task)),
+            }
             running.controls.push(control);
+            if !is_further {
+                tracing::info!(%endpoint, "listening");
+                running.hub.tallies.of(&endpoint);
+                running.endpoints.push(endpoint);
+            }
         }
         running
     }
@@ -190,6 +195,7 @@ impl Running {
             let _ = timeout(LAST_WORDS, self.hub.emptied()).await;
         }
         self.close();
+        self.dismiss().await;
         let report = self.hub.report();
         tracing::info!(finished = report.finished, cut = report.cut, unsent_bytes = report.unsent_bytes, "drained");
         report
@@ -229,6 +235,20 @@ impl Running {
         self.close();
         self.hub.start_drain(Instant::now());
         self.hub.cut();
+        if let Some(crew) = &self.hub.crew {
+            crew.leave(&self.hub);
+        }
+    }
+
+    /// Ends the workers, who have nothing left to do, and waits for that; not for those whose thread a handler blocks.
+    async fn dismiss(&self) {
+        // whoever asks for it on one of their threads would end in the middle of this
+        if let Some(crew) = self.hub.crew.as_ref().filter(|crew| !crew.is_here()) {
+            crew.leave(&self.hub);
+            if timeout(2 * LAST_WORDS, crew.have_left()).await.is_err() {
+                tracing::warn!("a worker's thread does not end: a handler blocks it");
+            }
+        }
     }
 
     fn close(&self) {

@@ -4,6 +4,7 @@ use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use super::workers::Taken;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, lock};
 
@@ -32,7 +33,7 @@ impl Slots {
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<Slot> {
         let take = |used: usize| (used < self.limit.load(Ordering::Acquire)).then_some(used + 1);
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
-        Some(Slot(Arc::clone(self)))
+        Some(Slot { slots: Arc::clone(self), _place: None })
     }
 
     /// Takes a slot, to be given back by dropping it.
@@ -61,12 +62,24 @@ impl Slots {
 }
 
 /// One open connection.
-pub(crate) struct Slot(Arc<Slots>);
+pub(crate) struct Slot {
+    slots: Arc<Slots>,
+    /// Where it lives.
+    _place: Option<Taken>,
+}
+
+impl Slot {
+    /// The connection lives at a worker's.
+    pub(crate) fn at(mut self, place: Taken) -> Self {
+        self._place = Some(place);
+        self
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.used.fetch_sub(1, Ordering::AcqRel);
-        self.0.wake();
+        self.slots.used.fetch_sub(1, Ordering::AcqRel);
+        self.slots.wake();
     }
 }
 

@@ -58,6 +58,10 @@ pub(crate) trait Listener: Send + 'static {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Stream>>;
     /// Other limits are in force.
     fn adjust(&self, _: &Limits) {}
+    /// Goes on in the current runtime; the one before has ended.
+    fn move_here(&mut self) -> io::Result<()> {
+        Ok(())
+    }
     /// The socket once more, for another process, where it is one that can be given away.
     #[cfg(feature = "handover")]
     fn duplicate(&self) -> io::Result<Option<Duplicate>> {

@@ -49,20 +49,54 @@ pub(crate) fn tcp_options(socket: &Socket, limits: &Limits) -> io::Result<()> {
     Ok(())
 }
 
-/// A listening TCP socket.
+/// Listening TCP sockets at one address: so many, between which the kernel shares out those who connect, or one, where it
+/// does not.
 #[cfg(feature = "tcp")]
-pub(crate) fn tcp_listener(addr: SocketAddr, options: &BindOptions, limits: &Limits) -> io::Result<Socket> {
-    let socket = ip_socket(addr, Type::STREAM, Protocol::TCP, options)?;
-    // so that a restarted server gets its port while old connections are still in TIME_WAIT
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    if let Some(bytes) = options.receive_buffer {
-        socket.set_recv_buffer_size(bytes)?;
+pub(crate) fn tcp_listeners(
+    addr: SocketAddr,
+    options: &BindOptions,
+    limits: &Limits,
+    count: usize,
+) -> io::Result<Vec<Socket>> {
+    let make = || {
+        let socket = ip_socket(addr, Type::STREAM, Protocol::TCP, options)?;
+        // so that a restarted server gets its port while old connections are still in TIME_WAIT
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        if let Some(bytes) = options.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        tcp_options(&socket, limits)?;
+        Ok(socket)
+    };
+    let sockets = several(addr, count, make)?;
+    // not before all are bound: a socket that listens keeps others away
+    sockets.iter().try_for_each(|socket| socket.listen(limits.backlog()))?;
+    Ok(sockets)
+}
+
+/// So many sockets bound to one address, with `SO_REUSEPORT`; one, where the system has no such thing.
+///
+/// The first is bound without it, and gets it afterwards. So the address is found to be in use by whoever else has it, be
+/// that a server that shares it between sockets of its own, which the option would let in among them.
+fn several(addr: SocketAddr, count: usize, make: impl Fn() -> io::Result<Socket>) -> io::Result<Vec<Socket>> {
+    let first = make()?;
+    first.bind(&addr.into())?;
+    let mut sockets = vec![first];
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let (2.., [first]) = (count, &*sockets) {
+        first.set_reuse_port(true)?;
+        let bound = first.local_addr()?;
+        for _ in 1..count {
+            let socket = make()?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&bound)?;
+            sockets.push(socket);
+        }
     }
-    tcp_options(&socket, limits)?;
-    socket.bind(&addr.into())?;
-    socket.listen(limits.backlog())?;
-    Ok(socket)
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = count;
+    Ok(sockets)
 }
 
 /// A TCP socket to connect with.
@@ -77,6 +111,24 @@ pub(crate) fn tcp_client(addr: SocketAddr, limits: &Limits) -> io::Result<Socket
 /// A bound UDP socket that has joined its groups.
 #[cfg(feature = "udp")]
 pub(crate) fn udp(addr: SocketAddr, options: &BindOptions) -> io::Result<Socket> {
+    let socket = unbound_udp(addr, options)?;
+    socket.bind(&addr.into())?;
+    udp_options(&socket, options)?;
+    Ok(socket)
+}
+
+/// So many UDP sockets at one address, each for the peers that the kernel gives to it; or one, where it does not.
+#[cfg(feature = "udp")]
+pub(crate) fn udp_sockets(addr: SocketAddr, options: &BindOptions, count: usize) -> io::Result<Vec<Socket>> {
+    // of what is sent to a group, or to all, every socket would get a copy
+    let count = if options.multicast.is_empty() && !options.broadcast { count } else { 1 };
+    let sockets = several(addr, count, || unbound_udp(addr, options))?;
+    sockets.iter().try_for_each(|socket| udp_options(socket, options))?;
+    Ok(sockets)
+}
+
+#[cfg(feature = "udp")]
+fn unbound_udp(addr: SocketAddr, options: &BindOptions) -> io::Result<Socket> {
     let socket = ip_socket(addr, Type::DGRAM, Protocol::UDP, options)?;
     // more than the system allows is cut by it, which is no error
     let _ = socket.set_recv_buffer_size(options.receive_buffer.unwrap_or(UDP_RECEIVE_BUFFER));
@@ -84,8 +136,6 @@ pub(crate) fn udp(addr: SocketAddr, options: &BindOptions) -> io::Result<Socket>
         // several receivers of one group on one machine are usual
         socket.set_reuse_address(true)?;
     }
-    socket.bind(&addr.into())?;
-    udp_options(&socket, options)?;
     Ok(socket)
 }
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::{BindOptions, ByteStream, Listener, socket};
+use super::{ByteStream, Listener, socket};
 use crate::connection::WriteHalf;
 use crate::limits::Limits;
 use crate::peer::PeerAddress;
@@ -21,11 +21,6 @@ pub(crate) struct TcpTransport {
 }
 
 impl TcpTransport {
-    /// Listens, and tells where.
-    pub(crate) fn bind(addr: SocketAddr, options: &BindOptions, limits: &Limits) -> io::Result<(Self, SocketAddr)> {
-        Self::on(socket::tcp_listener(addr, options, limits)?)
-    }
-
     /// Takes a socket that listens already, and tells where.
     pub(crate) fn on(socket: Socket) -> io::Result<(Self, SocketAddr)> {
         socket.set_nonblocking(true)?;
@@ -51,6 +46,12 @@ impl Listener for TcpTransport {
         if let Err(error) = socket.listen(limits.backlog()).and_then(|()| socket::tcp_options(&socket, limits)) {
             tracing::warn!(%error, "a listener keeps its old backlog");
         }
+    }
+
+    fn move_here(&mut self) -> io::Result<()> {
+        // what waits in the backlog is the same socket's
+        self.listener = TcpListener::from_std(SockRef::from(&self.listener).try_clone()?.into())?;
+        Ok(())
     }
 
     #[cfg(feature = "handover")]

@@ -71,6 +71,11 @@ impl Listener for UnixTransport {
         }
     }
 
+    fn move_here(&mut self) -> io::Result<()> {
+        self.listener = UnixListener::from_std(SockRef::from(&self.listener).try_clone()?.into())?;
+        Ok(())
+    }
+
     #[cfg(feature = "handover")]
     fn duplicate(&self) -> io::Result<Option<super::Duplicate>> {
         use std::os::fd::AsFd;

@@ -15,6 +15,7 @@ use crate::handler::Served;
 use crate::limits::Limits;
 use crate::server::greeting::Greeting;
 use crate::transport::BindOptions;
+use crate::transport::socket::tcp_listeners;
 use crate::transport::tcp::{Tcp, TcpTransport};
 
 /// EINTR, ECONNABORTED, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH,
@@ -70,8 +71,9 @@ struct Broken {
 
 fn serve(code: i32) -> Broken {
     let limits = Limits::edge();
-    let (tcp, addr) = TcpTransport::bind(([127, 0, 0, 1], 0).into(), &BindOptions::new(), &limits).unwrap();
-    let hub = Hub::new(limits);
+    let sockets = tcp_listeners(([127, 0, 0, 1], 0).into(), &BindOptions::new(), &limits, 1).unwrap();
+    let (tcp, addr) = TcpTransport::on(sockets.into_iter().next().unwrap()).unwrap();
+    let hub = Hub::new(limits, None);
     let session = Served::new(|mut conn: Connection<String>| async move {
         while let Some(line) = conn.recv().await? {
             conn.send(line).await?;
@@ -89,7 +91,7 @@ fn serve(code: i32) -> Broken {
     };
     let left = Arc::new(AtomicUsize::new(50));
     let listener = Failing { tcp, code, left: Arc::clone(&left) };
-    let task = tokio::spawn(accept(Door::new(listener), Arc::new(origin)));
+    let task = tokio::spawn(accept(Door::new(0, listener), Arc::new(origin)));
     Broken { hub, addr, left, task }
 }
 

@@ -177,7 +177,7 @@ fn open_door(
         None => UnixTransport::bind(address, &options, &hub.limits.get()),
     };
     let failed = |error| Error::new(ErrorKind::Bind, format!("cannot listen on {endpoint}")).because(error);
-    opened.map(Door::new).map_err(failed)
+    opened.map(|unix| Door::new(0, unix)).map_err(failed)
 }
 
 /// Says that this process serves, and waits until the other one does not any more. Only its word that it goes on can

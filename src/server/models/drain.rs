@@ -94,12 +94,12 @@ fn check_drains(slots: usize, stays: bool, go: impl Fn(&Hub) + Send + Sync + Clo
 
 /// How many were accepted.
 fn drains(slots: usize, stays: bool, go: impl Fn(&Hub)) -> u64 {
-    let hub = Hub::new(Limits::edge().with_max_connections(slots));
+    let hub = Hub::new(Limits::edge().with_max_connections(slots), None);
     let ended = Arc::new(AtomicUsize::new(0));
     let ends = Arc::clone(&ended);
     let session = Built::new(move |_: &Peer| Ok(Client { stays, _ends: Ends(Arc::clone(&ends)) }));
     let backlog = Arc::new(Mutex::new(Backlog::default()));
-    let door = Door::new(Queue(Arc::clone(&backlog)));
+    let door = Door::new(0, Queue(Arc::clone(&backlog)));
     let endpoint = "mem:model".parse().unwrap();
     let origin = Origin {
         hub: Arc::clone(&hub),

@@ -42,6 +42,7 @@ pub(crate) struct UdpShared {
 }
 
 impl UdpShared {
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn bind(
         addr: SocketAddr,
         options: &BindOptions,
@@ -77,6 +78,14 @@ impl UdpShared {
                 tracing::warn!(%error, "a UDP socket keeps its old options");
             }
         }
+    }
+
+    /// Goes on in the current runtime; the one before has ended.
+    pub(crate) fn move_here(&self) -> io::Result<()> {
+        if let Some(socket) = &mut *self.socket.write().unwrap_or_else(PoisonError::into_inner) {
+            *socket = UdpSocket::from_std(SockRef::from(&*socket).try_clone()?.into())?;
+        }
+        Ok(())
     }
 
     /// The socket once more.

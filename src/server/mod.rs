@@ -314,7 +314,7 @@ impl<S: Session> Server<S> {
         };
         let started = self.start_on(Hub::new(limits, crew.clone())).await;
         if let (Err(_), Some(crew)) = (&started, crew) {
-            crew.leave_at_once().await;
+            crew.leave().await;
         }
         started
     }

@@ -236,7 +236,7 @@ impl Running {
         self.hub.start_drain(Instant::now());
         self.hub.cut();
         if let Some(crew) = &self.hub.crew {
-            crew.leave(&self.hub);
+            crew.leave_after(&self.hub);
         }
     }
 
@@ -244,8 +244,7 @@ impl Running {
     async fn dismiss(&self) {
         // whoever asks for it on one of their threads would end in the middle of this
         if let Some(crew) = self.hub.crew.as_ref().filter(|crew| !crew.is_here()) {
-            crew.leave(&self.hub);
-            if timeout(2 * LAST_WORDS, crew.have_left()).await.is_err() {
+            if timeout(LAST_WORDS, crew.leave()).await.is_err() {
                 tracing::warn!("a worker's thread does not end: a handler blocks it");
             }
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, ThreadId};
 
 use tokio::runtime::Handle;
@@ -85,7 +85,7 @@ impl Crew {
         };
         let started = crew.start_threads(options).await;
         if let Err((number, error)) = started {
-            crew.leave_at_once().await;
+            crew.leave().await;
             return Err(Error::new(ErrorKind::Io, format!("worker {number} cannot be started")).because(error));
         }
         Ok(Arc::new(crew))
@@ -155,44 +155,29 @@ impl Crew {
         Some(Seat { member: Arc::clone(member), runtime: member.runtime()?, is_elsewhere })
     }
 
-    /// Has all workers leave when the hub's connections have ended, or had the time for it. Once told, they do.
-    pub(crate) fn leave(&self, hub: &Arc<Hub>) {
-        self.orders.send_if_modified(|orders| {
-            let first = matches!(orders, Orders::Stay);
-            if first {
-                *orders = Orders::LeaveAfter(Arc::downgrade(hub));
-            }
-            first
-        });
-        self.forget_posts();
+    /// Has all workers leave when the hub's connections have ended, or had the time for it.
+    pub(crate) fn leave_after(&self, hub: &Arc<Hub>) {
+        self.order(Orders::LeaveAfter(Arc::downgrade(hub)));
     }
 
-    /// They hold the hub, which holds these.
-    fn forget_posts(&self) {
-        for member in &self.members {
-            let posts = std::mem::take(&mut *lock(&member.posts));
-            drop(posts);
-        }
-    }
-
-    /// Has all workers leave, and waits for that.
-    pub(crate) async fn leave_at_once(&self) {
-        self.orders.send_replace(Orders::LeaveAfter(Weak::new()));
-        self.forget_posts();
-        self.have_left().await;
-    }
-
-    /// Waits until every thread has ended.
-    ///
-    /// # Cancel safety
-    /// A dropped future loses nothing.
-    pub(crate) async fn have_left(&self) {
+    /// Has all workers leave, and waits until every thread has ended.
+    pub(crate) async fn leave(&self) {
+        self.order(Orders::Leave);
         self.orders.closed().await;
         let threads = std::mem::take(&mut *lock(&self.threads));
         if !threads.is_empty() {
             // they are through; what is left takes no time, but it is not ours to know
             let joined = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
             let _ = joined.await;
+        }
+    }
+
+    fn order(&self, orders: Orders) {
+        self.orders.send_replace(orders);
+        // these hold the hub, which holds the crew
+        for member in &self.members {
+            let posts = std::mem::take(&mut *lock(&member.posts));
+            drop(posts);
         }
     }
 

@@ -23,8 +23,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What all workers are to do.
 pub(super) enum Orders {
     Stay,
-    /// To leave when the hub has no connections, or is gone.
+    /// To leave when the hub has no connections any more, or in a moment.
     LeaveAfter(Weak<Hub>),
+    Leave,
 }
 
 /// Works until it is told to leave. First it tells whether it can.
@@ -79,7 +80,7 @@ async fn until_told(orders: &mut watch::Receiver<Orders>) {
     let told = orders.wait_for(|orders| !matches!(orders, Orders::Stay)).await;
     let hub = match told.as_deref() {
         Ok(Orders::LeaveAfter(hub)) => hub.upgrade(),
-        // whoever could have told has gone
+        // or whoever could have told has gone
         _ => None,
     };
     drop(told);

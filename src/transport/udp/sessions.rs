@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque, hash_map};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
 use std::{io, mem};
@@ -16,9 +16,9 @@ use bytes::BytesMut;
 use futures::task::AtomicWaker;
 
 use super::gate::Entry;
-use super::socket::UdpShared;
+use super::socket::{UdpCounters, UdpShared};
 use crate::connection::{CloseReason, Core, MessageSource, WriteHalf};
-use crate::limits::{Addresses, Live, Place};
+use crate::limits::{Live, Place};
 use crate::sync::{Mutex, lock};
 
 /// RFC 9000, section 8.1, has found this to be enough for a handshake and too little for an attack.
@@ -41,17 +41,36 @@ pub(crate) enum Arrival {
 pub(crate) struct Sessions {
     shared: Arc<UdpShared>,
     limits: Arc<Live>,
-    /// What waits for all sessions together.
-    waiting: AtomicUsize,
-    addresses: Arc<Addresses>,
     table: Mutex<Table>,
 }
 
 #[derive(Default)]
 struct Table {
-    peers: HashMap<SocketAddr, (Arc<Session>, Place)>,
+    peers: HashMap<SocketAddr, (Arc<Session>, Room)>,
     /// In the order of their arrival; some may be validated or gone.
     unvalidated: VecDeque<Arc<Session>>,
+}
+
+/// A session's room among those of its endpoint, which may have several sockets.
+struct Room {
+    _place: Place,
+    counters: Arc<UdpCounters>,
+}
+
+impl Room {
+    fn take(counters: &Arc<UdpCounters>, place: Place, cap: usize) -> Result<Self, Place> {
+        let take = |sessions| (sessions < cap).then_some(sessions + 1);
+        match counters.sessions.fetch_update(Relaxed, Relaxed, take) {
+            Ok(_) => Ok(Self { _place: place, counters: Arc::clone(counters) }),
+            Err(_) => Err(place),
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.counters.sessions.fetch_sub(1, Relaxed);
+    }
 }
 
 /// One peer.
@@ -90,27 +109,22 @@ impl Session {
 
 impl Sessions {
     pub(crate) fn new(shared: Arc<UdpShared>, limits: Arc<Live>) -> Arc<Self> {
-        Arc::new(Self {
-            shared,
-            limits,
-            waiting: AtomicUsize::new(0),
-            addresses: Arc::default(),
-            table: Mutex::default(),
-        })
+        Arc::new(Self { shared, limits, table: Mutex::default() })
     }
 
-    /// Whether one more datagram may wait. Only the receiving task adds any.
+    /// Whether one more datagram may wait.
     fn fits(&self, bytes: usize) -> bool {
-        self.waiting.load(Relaxed) + bytes + OVERHEAD <= self.limits.udp_buffer() && !self.limits.memory.is_exhausted()
+        self.shared.counters.waiting.load(Relaxed) + bytes + OVERHEAD <= self.limits.udp_buffer()
+            && !self.limits.memory.is_exhausted()
     }
 
     fn charge(&self, bytes: usize) {
-        self.waiting.fetch_add(bytes + OVERHEAD, Relaxed);
+        self.shared.counters.waiting.fetch_add(bytes + OVERHEAD, Relaxed);
         self.limits.memory.take(bytes + OVERHEAD);
     }
 
     fn discharge(&self, bytes: usize) {
-        self.waiting.fetch_sub(bytes + OVERHEAD, Relaxed);
+        self.shared.counters.waiting.fetch_sub(bytes + OVERHEAD, Relaxed);
         self.limits.memory.give(bytes + OVERHEAD);
     }
 
@@ -137,13 +151,16 @@ impl Sessions {
             return Arrival::Queued;
         }
         let cap = self.limits.udp_sessions();
-        let place = |table: &mut Table| {
-            let place = self.addresses.take(addr.ip(), self.limits.get().udp_per_address)?;
-            (table.peers.len() < cap || self.evict_one(table)).then_some(place)
+        let take_room = |table: &mut Table| {
+            let place = counters.addresses.take(addr.ip(), self.limits.get().udp_per_address)?;
+            match Room::take(counters, place, cap) {
+                Err(place) if self.evict_one(table) => Room::take(counters, place, cap).ok(),
+                taken => taken.ok(),
+            }
         };
         let open = matches!(entry, Entry::Open | Entry::Proven);
-        let place = if open && self.fits(bytes.len()) { place(&mut table) } else { None };
-        let Some(place) = place else {
+        let room = if open && self.fits(bytes.len()) { take_room(&mut table) } else { None };
+        let Some(room) = room else {
             counters.refused.fetch_add(1, Relaxed);
             return Arrival::Dropped;
         };
@@ -159,7 +176,7 @@ impl Sessions {
             gone: AtomicBool::new(false),
             core: OnceLock::new(),
         });
-        table.peers.insert(addr, (Arc::clone(&session), place));
+        table.peers.insert(addr, (Arc::clone(&session), room));
         if table.unvalidated.len() / 2 >= cap {
             table.unvalidated.retain(|session| session.is_evictable());
         }
@@ -206,7 +223,7 @@ impl Sessions {
 
     #[cfg(fuzzing)]
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Relaxed)
+        self.shared.counters.waiting.load(Relaxed)
     }
 }
 
@@ -360,7 +377,7 @@ mod tests {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         while source.poll_next(&mut cx).is_ready() {}
         drop(others);
-        assert_eq!(sessions.waiting.load(Relaxed), 0, "all of it is given back");
+        assert_eq!(sessions.shared.counters.waiting.load(Relaxed), 0, "all of it is given back");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The socket that all sessions of a listener share.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::{io, mem};
@@ -11,12 +11,13 @@ use socket2::{SockRef, Socket};
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
+use crate::limits::Addresses;
 use crate::log::{Limiter, suppressed};
 use crate::sync::{Mutex, lock};
 use crate::transport::{BindOptions, socket};
 
-/// What happened to datagrams that no handler saw.
-#[derive(Debug, Default)]
+/// What the sockets of one endpoint have together: what happened to datagrams that no handler saw, and what is limited.
+#[derive(Default)]
 pub(crate) struct UdpCounters {
     pub(crate) truncated: AtomicU64,
     pub(crate) dropped: AtomicU64,
@@ -25,6 +26,11 @@ pub(crate) struct UdpCounters {
     pub(crate) invalid: AtomicU64,
     pub(crate) receive_errors: AtomicU64,
     pub(crate) send_errors: AtomicU64,
+    /// How many sessions there are.
+    pub(crate) sessions: AtomicUsize,
+    /// The bytes that wait for all sessions together.
+    pub(crate) waiting: AtomicUsize,
+    pub(crate) addresses: Arc<Addresses>,
 }
 
 pub(crate) struct UdpShared {

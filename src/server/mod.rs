@@ -200,7 +200,8 @@ impl<S: Session> Server<S> {
         self
     }
 
-    /// Sets which threads accept and run the handlers. Default: those of the runtime in which the server is started.
+    /// Sets which threads accept peers and run the handlers: those of the runtime in which the server is started, which is
+    /// the default, or [one a core](workers::Workers::PerCore) of the server's own, as [`workers`] says.
     ///
     /// ```
     /// # use hythe::{Connection, Server, codec::Lines};
@@ -294,12 +295,12 @@ impl<S: Session> Server<S> {
     ///
     /// # Errors
     /// If an endpoint cannot be read or bound, or does not fit its codec, or a limit makes no sense. With the feature
-    /// `handover`, if a running server could not be taken over; then that one serves on. With [workers] of its own, if
-    /// a thread or its runtime cannot be made.
+    /// `handover`, if a running server could not be taken over; then that one serves on. With
+    /// [`workers`](Self::workers) of its own, if a thread or its runtime cannot be made.
     ///
     /// # Cancel safety
     /// A dropped future leaves nothing behind. If it was about to take over, the running server serves on, unless it was
-    /// told by then that this one serves. Threads of [workers] that have begun end on their own.
+    /// told by then that this one serves. Threads that have begun end by themselves.
     pub async fn start(self) -> Result<Running, Error> {
         if self.bindings.is_empty() {
             return Err(Error::new(ErrorKind::Config, "a server needs an endpoint: call bind before start or run"));

@@ -101,7 +101,7 @@ async fn start(workers: PerCore) -> Running {
 #[tokio::test]
 async fn threads_begin_with_a_server_and_have_ended_after_its_shutdown() {
     let _alone = alone().await;
-    for round in 0..5 {
+    for round in 0..2 {
         let running = start(per_core(4)).await;
         let mut client = Lines::tcp(addr(&running, 0)).await;
         assert!(client.ask("others").await.is_some());

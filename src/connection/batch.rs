@@ -226,9 +226,12 @@ fn flush_dirty() {
     }
     // taken out, as a write may end a connection, and that may send again
     let mut dirty = DIRTY.with_borrow_mut(mem::take);
-    for outlet in dirty.drain(..) {
-        unlimited(|| outlet.flush_for_owner());
-    }
+    let write = || dirty.drain(..).for_each(|outlet| unlimited(|| outlet.flush_for_owner()));
+    // members that share a UDP socket get theirs with one system call
+    #[cfg(feature = "udp")]
+    super::gather::gather(write);
+    #[cfg(not(feature = "udp"))]
+    write();
     DIRTY.with_borrow_mut(|list| {
         if list.is_empty() {
             *list = dirty;

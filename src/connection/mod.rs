@@ -18,7 +18,9 @@
 //! | `outlet`, `outbox`, `pending` | the outgoing side: as others see it, its lock, what is under it |
 //! | `batch`, `pump` | who writes it when: a session that waits; a task where there is no session |
 //! | `roll` | what goes to many, once |
+//! | `gather` | what goes over one socket for several connections, together |
 //! | `driver` | the one task of a server's connection |
+//! | `in_place` | such a task polled by whoever brought it a message |
 //! | `polls`, `timing` | which connection each thread is polling; how long a message takes |
 //! | `charge` | what its buffers take of the memory of all |
 //! | `deadlines`, `closed`, `pool` | clocks; reasons and totals; buffers of a thread |
@@ -41,7 +43,11 @@ mod closed;
 mod core;
 mod deadlines;
 mod driver;
+#[cfg(feature = "udp")]
+mod gather;
 mod handle;
+#[cfg(feature = "udp")]
+mod in_place;
 mod link;
 #[cfg(feature = "udp")]
 mod message_in;
@@ -74,7 +80,11 @@ pub(crate) use closed::Failure;
 pub(crate) use core::{Core, Leave, caught};
 pub(crate) use deadlines::Silence;
 pub(crate) use driver::{Driver, Watch};
+#[cfg(feature = "udp")]
+pub(crate) use gather::{Gathers, add as gathers, gather, is_gathering};
 pub(crate) use handle::{Event, wait_closed};
+#[cfg(feature = "udp")]
+pub(crate) use in_place::{Place, Polled, lodge};
 pub(crate) use link::Link;
 #[cfg(feature = "udp")]
 pub(crate) use message_in::{MessageIn, MessageSource};

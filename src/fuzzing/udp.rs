@@ -52,7 +52,7 @@ impl UdpTable {
     }
 
     pub fn knows(&self, from: SocketAddr) -> bool {
-        self.sessions.knows(from)
+        self.sessions.find(from).is_some()
     }
 
     pub fn arrive(&self, from: SocketAddr, bytes: &[u8], entry: Entry) -> Arrival {

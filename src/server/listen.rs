@@ -212,9 +212,9 @@ where
                 sockets => (sockets, Source::Given),
             };
             // what is limited for an endpoint is so over all of its sockets
-            let counters = Arc::default();
-            self.share_out(sockets, |socket| UdpShared::on(socket, Arc::clone(&counters)))
-                .map(|(shares, addr)| ((shares, source), addr))
+            let (counters, ours) = (Arc::default(), source == Source::Made);
+            let shares = self.share_out(sockets, |socket| UdpShared::on(socket, Arc::clone(&counters), ours));
+            shares.map(|(shares, addr)| ((shares, source), addr))
         };
         let mut listening = Vec::new();
         for ((shares, source), addr) in each_address(self.asked, at, bind).await? {
@@ -316,7 +316,8 @@ where
                 self.only_streams_are_proxied()?;
                 #[cfg(feature = "tls")]
                 self.only_tcp_is_encrypted()?;
-                let (udp, addr) = self.within(worker, || UdpShared::on(socket, Arc::default())).map_err(failed)?;
+                let (udp, addr) =
+                    self.within(worker, || UdpShared::on(socket, Arc::default(), false)).map_err(failed)?;
                 Ok(self.datagrams(udp, worker, &self.origin(Endpoint::udp(addr)), Source::Given))
             }
             Kind::Unix(endpoint) => {

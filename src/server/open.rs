@@ -1,5 +1,6 @@
 //! From what a listener accepted to a connection with a task of its own.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout};
@@ -36,6 +37,20 @@ pub(crate) struct Origin<S, C> {
 struct Admission {
     _slot: Slot,
     _place: Option<Place>,
+}
+
+/// Starts what drives a connection.
+pub(crate) trait Start {
+    fn start(self, driver: impl Future<Output = ()> + Send + 'static);
+}
+
+/// In a task of its own.
+pub(crate) struct Spawned;
+
+impl Start for Spawned {
+    fn start(self, driver: impl Future<Output = ()> + Send + 'static) {
+        spawn(driver);
+    }
 }
 
 impl<S, C> Origin<S, C>
@@ -110,7 +125,7 @@ where
         peer: Peer,
         admission: Admission,
     ) {
-        self.open(peer, Silence::Stream, write, |codec, _| {
+        self.open(peer, Silence::Stream, write, Spawned, |codec, _| {
             Box::new(StreamIn::new(read, codec, Some(Box::new(admission))))
         });
     }
@@ -121,6 +136,7 @@ where
         peer: Peer,
         silence: Silence,
         write: W,
+        start: impl Start,
         link: impl FnOnce(C, &Arc<Core>) -> Box<dyn Link<S::In, S::Out>>,
     ) {
         let mut made = None;
@@ -145,7 +161,7 @@ where
             let session = self.session.run(conn);
             self.hub.register(&core);
             drop(inside);
-            spawn(Driver::new(session, out, scope, Arc::clone(&self.hub) as _));
+            start.start(Driver::new(session, out, scope, Arc::clone(&self.hub) as _));
         };
         if let Err(panic) = caught(open) {
             if let Some((core, out)) = made {

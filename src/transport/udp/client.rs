@@ -6,13 +6,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
+use super::incoming::{Datagram, Incoming};
+use super::outgoing::{Outgoing, Run};
+use super::port::Port;
 use crate::connection::{MessageSource, WriteHalf};
 use crate::log::{Limiter, suppressed};
 use crate::transport::{BindOptions, socket};
 
+/// How many buffers one receive fills at most.
+const BATCH: usize = 8;
 /// After so many errors in a row, none of which can be waited out, the socket is of no use.
 const ERRORS: u32 = 16;
 
@@ -27,15 +31,17 @@ pub(crate) fn connect(addr: SocketAddr, max_datagram: usize) -> io::Result<(Clie
     };
     let socket = socket::udp(any, &BindOptions::new().broadcast(true))?;
     socket.connect(&addr.into())?;
-    let socket = Arc::new(UdpSocket::from_std(socket.into())?);
-    let buffer = vec![0; max_datagram + 1];
-    Ok((ClientSource { socket: Arc::clone(&socket), buffer, errors: 0 }, ClientWrite { socket }))
+    let port = Arc::new(Port::new(UdpSocket::from_std(socket.into())?, true));
+    let source =
+        ClientSource { port: Arc::clone(&port), incoming: Incoming::new(BATCH), limit: max_datagram, errors: 0 };
+    Ok((source, ClientWrite { port, outgoing: Outgoing::default() }))
 }
 
 pub(crate) struct ClientSource {
-    socket: Arc<UdpSocket>,
-    /// One byte more than is taken, to tell a datagram that was cut.
-    buffer: Vec<u8>,
+    port: Arc<Port>,
+    incoming: Incoming,
+    /// What is taken, in bytes.
+    limit: usize,
     errors: u32,
 }
 
@@ -47,18 +53,17 @@ impl MessageSource for ClientSource {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<BytesMut>>> {
         loop {
-            let limit = self.buffer.len() - 1;
-            let mut buffer = ReadBuf::new(&mut self.buffer);
-            match ready!(self.socket.poll_recv(cx, &mut buffer)) {
-                Ok(()) if buffer.filled().len() > limit => {
-                    if let Some(times) = RECEIVING.admit() {
-                        tracing::debug!(limit, suppressed = suppressed(times), "a datagram over the limit was dropped");
-                    }
+            while let Some(Datagram { bytes, cut, .. }) = self.incoming.next() {
+                if !cut && bytes.len() <= self.limit {
+                    return Poll::Ready(Some(Ok(BytesMut::from(bytes))));
                 }
-                Ok(()) => {
-                    self.errors = 0;
-                    return Poll::Ready(Some(Ok(BytesMut::from(buffer.filled()))));
+                if let Some(times) = RECEIVING.admit() {
+                    let (limit, suppressed) = (self.limit, suppressed(times));
+                    tracing::debug!(limit, suppressed, "a datagram over the limit was dropped");
                 }
+            }
+            match ready!(self.port.poll_receive(cx, &mut self.incoming)) {
+                Ok(()) => self.errors = 0,
                 // the answer to what was sent before: nobody is there yet, or any more
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     if let Some(times) = RECEIVING.admit() {
@@ -76,25 +81,42 @@ impl MessageSource for ClientSource {
 }
 
 pub(crate) struct ClientWrite {
-    socket: Arc<UdpSocket>,
+    port: Arc<Port>,
+    outgoing: Outgoing,
+}
+
+impl ClientWrite {
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let lost = |run: &Run, error: io::Error| {
+                // such as a size that the system does not take: this one is lost
+                if let Some(times) = SENDING.admit() {
+                    tracing::debug!(%error, bytes = run.bytes, suppressed = suppressed(times), "a datagram could not be sent");
+                }
+            };
+            if self.port.send_all(&mut self.outgoing, lost) {
+                return Poll::Ready(());
+            }
+            // an error will show when it is tried again
+            let _ = ready!(self.port.socket().poll_send_ready(cx));
+        }
+    }
 }
 
 impl WriteHalf for ClientWrite {
     const MESSAGES: bool = true;
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut result = ready!(self.socket.poll_send(cx, bytes));
-        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            // that was an earlier datagram's refusal, told once; this one has not been tried yet
-            result = ready!(self.socket.poll_send(cx, bytes));
+        if self.outgoing.is_full() {
+            ready!(self.poll_out(cx));
         }
-        if let Err(error) = result {
-            // such as a size that the system does not take: this one is lost
-            if let Some(times) = SENDING.admit() {
-                let suppressed = suppressed(times);
-                tracing::debug!(%error, bytes = bytes.len(), suppressed, "a datagram could not be sent");
-            }
-        }
+        self.outgoing.push(None, bytes, self.port.runs_below());
         Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_out(cx));
+        self.outgoing.shrink();
+        Poll::Ready(Ok(()))
     }
 }

@@ -29,6 +29,9 @@
 //! | file | what it is |
 //! |---|---|
 //! | `socket` | the shared socket: receive, send, and who waits to send |
+//! | `port` | a socket with many datagrams a system call, or one where the system cannot do more |
+//! | `incoming`, `outgoing` | what came, and what goes out, with one such call |
+//! | `sys` | the calls themselves: all that is unsafe |
 //! | `sessions` | which peers there are, which go when there are too many, and a peer's queue |
 //! | `gate`, `cookie` | who may have a session |
 //! | `client` | a socket connected to one peer |
@@ -36,14 +39,20 @@
 pub(crate) mod client;
 mod cookie;
 mod gate;
+mod incoming;
+mod outgoing;
+mod port;
 mod sessions;
 mod socket;
+#[cfg(target_os = "linux")]
+mod sys;
 
 pub use cookie::Cookies;
 pub use gate::Entry;
 
 pub(crate) use gate::Gate;
-pub(crate) use sessions::{AMPLIFICATION, Arrival, Sessions};
+pub(crate) use incoming::{Datagram, Incoming};
+pub(crate) use sessions::{AMPLIFICATION, Arrival, Offer, Session, Sessions};
 #[cfg(fuzzing)]
 pub(crate) use sessions::{UdpSource, UdpWrite};
 pub(crate) use socket::{UdpCounters, UdpShared};

@@ -10,14 +10,16 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 use std::{io, mem};
 
 use bytes::BytesMut;
 use futures::task::AtomicWaker;
 
 use super::gate::Entry;
+use super::outgoing::Outgoing;
 use super::socket::{UdpCounters, UdpShared};
-use crate::connection::{CloseReason, Core, MessageSource, WriteHalf};
+use crate::connection::{CloseReason, Core, MessageSource, Place as TaskPlace, Polled, WriteHalf, is_gathering};
 use crate::limits::{Live, Place};
 use crate::sync::{Mutex, lock};
 
@@ -27,9 +29,18 @@ pub(crate) const AMPLIFICATION: u64 = 3;
 /// What a waiting datagram is charged beyond its bytes: empty ones are not free.
 const OVERHEAD: usize = 256;
 
+/// What a datagram of a known peer met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    Queued,
+    /// There is no room for it: in the session's queue, or in those of all.
+    Full,
+}
+
 /// What a datagram met.
 pub(crate) enum Arrival {
     /// It waits for its session.
+    #[cfg(any(test, fuzzing))]
     Queued,
     /// The session's queue is full, or there are too many sessions.
     Dropped,
@@ -86,6 +97,12 @@ pub(crate) struct Session {
     gone: AtomicBool,
     /// Weak, as the connection holds its source, and with it the session.
     core: OnceLock<Weak<Core>>,
+    /// Where its task can be polled.
+    place: OnceLock<Weak<TaskPlace>>,
+    /// Its task was woken, or has just begun, and has taken nothing since.
+    roused: AtomicBool,
+    /// It is on the list of those that got something.
+    listed: AtomicBool,
 }
 
 impl Session {
@@ -95,10 +112,56 @@ impl Session {
 
     fn arrived(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Relaxed);
-        if self.sent.load(Relaxed) > 0 {
-            self.validated.store(true, Relaxed);
+        if !self.validated.load(Relaxed) {
+            if self.sent.load(Relaxed) > 0 {
+                self.validated.store(true, Relaxed);
+            }
+            self.writer.wake();
         }
-        self.writer.wake();
+    }
+
+    /// Whether it is still the peer's.
+    pub(crate) fn is_of(&self, addr: SocketAddr) -> bool {
+        self.addr == addr && !self.gone.load(Relaxed)
+    }
+
+    /// Puts it on a list, unless it is there.
+    pub(crate) fn list(self: &Arc<Self>, list: &mut Vec<Arc<Self>>) {
+        if !self.listed.load(Relaxed) {
+            self.listed.store(true, Relaxed);
+            list.push(Arc::clone(self));
+        }
+    }
+
+    /// It was taken off its list.
+    pub(crate) fn unlist(&self) {
+        self.listed.store(false, Relaxed);
+    }
+
+    /// Has the session look at what came, if it waits for that: here, where its task can be polled, or in its task.
+    pub(crate) fn handle(&self, here: Option<Instant>) -> Option<Polled> {
+        let waker = self.reader.take()?;
+        let polled = match (here, self.place.get().and_then(Weak::upgrade)) {
+            (Some(now), Some(place)) => place.poll(&waker, now),
+            _ => {
+                waker.wake();
+                Polled::Woken
+            }
+        };
+        if polled == Polled::Woken {
+            self.roused.store(true, Relaxed);
+        }
+        Some(polled)
+    }
+
+    /// Whether its task had no time yet to look at what came.
+    pub(crate) fn is_roused(&self) -> bool {
+        self.roused.load(Relaxed)
+    }
+
+    /// Where the session's task can be polled.
+    pub(crate) fn lives_at(&self, place: Weak<TaskPlace>) {
+        let _ = self.place.set(place);
     }
 
     fn may_send(&self, bytes: usize) -> bool {
@@ -128,28 +191,46 @@ impl Sessions {
         self.limits.memory.give(bytes + OVERHEAD);
     }
 
-    /// Whether there is a session for `addr`.
-    pub(crate) fn knows(&self, addr: SocketAddr) -> bool {
-        lock(&self.table).peers.contains_key(&addr)
+    /// The session of `addr`.
+    pub(crate) fn find(&self, addr: SocketAddr) -> Option<Arc<Session>> {
+        lock(&self.table).peers.get(&addr).map(|(session, _)| Arc::clone(session))
+    }
+
+    /// Puts a datagram into the queue of its session, which is not told. What does not fit can be offered `again`.
+    pub(crate) fn offer(&self, session: &Session, bytes: &[u8], again: bool) -> Offer {
+        if !again {
+            session.arrived(bytes.len());
+        }
+        let mut queue = lock(&session.queue);
+        if queue.len() >= self.limits.udp_queue() || !self.fits(bytes.len()) {
+            return Offer::Full;
+        }
+        self.charge(bytes.len());
+        queue.push_back(BytesMut::from(bytes));
+        Offer::Queued
+    }
+
+    /// A datagram of a known peer found no room.
+    pub(crate) fn dropped(&self) {
+        self.shared.counters.dropped.fetch_add(1, Relaxed);
     }
 
     /// Takes a datagram from `addr`. A new session is made as `entry` says.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn arrive(self: &Arc<Self>, addr: SocketAddr, bytes: &[u8], entry: Entry) -> Arrival {
+        let Some(session) = self.find(addr) else { return self.open(addr, bytes, entry) };
+        if self.offer(&session, bytes, false) == Offer::Full {
+            self.dropped();
+            return Arrival::Dropped;
+        }
+        session.handle(None);
+        Arrival::Queued
+    }
+
+    /// Takes a datagram from `addr`, which has no session. One is made as `entry` says.
+    pub(crate) fn open(self: &Arc<Self>, addr: SocketAddr, bytes: &[u8], entry: Entry) -> Arrival {
         let counters = &self.shared.counters;
         let mut table = lock(&self.table);
-        if let Some((session, _)) = table.peers.get(&addr) {
-            session.arrived(bytes.len());
-            let mut queue = lock(&session.queue);
-            if queue.len() >= self.limits.udp_queue() || !self.fits(bytes.len()) {
-                counters.dropped.fetch_add(1, Relaxed);
-                return Arrival::Dropped;
-            }
-            self.charge(bytes.len());
-            queue.push_back(BytesMut::from(bytes));
-            drop(queue);
-            session.reader.wake();
-            return Arrival::Queued;
-        }
         let cap = self.limits.udp_sessions();
         let take_room = |table: &mut Table| {
             let place = counters.addresses.take(addr.ip(), self.limits.get().udp_per_address)?;
@@ -175,6 +256,9 @@ impl Sessions {
             validated: AtomicBool::new(entry == Entry::Proven),
             gone: AtomicBool::new(false),
             core: OnceLock::new(),
+            place: OnceLock::new(),
+            roused: AtomicBool::new(true),
+            listed: AtomicBool::new(false),
         });
         table.peers.insert(addr, (Arc::clone(&session), room));
         if table.unvalidated.len() / 2 >= cap {
@@ -182,7 +266,7 @@ impl Sessions {
         }
         table.unvalidated.push_back(Arc::clone(&session));
         let source = UdpSource { session: Arc::clone(&session), sessions: Arc::clone(self) };
-        Arrival::New(source, UdpWrite { session, shared: Arc::clone(&self.shared) })
+        Arrival::New(source, UdpWrite { session, shared: Arc::clone(&self.shared), own: Outgoing::default() })
     }
 
     /// Makes room by ending the session that has been unvalidated for longest.
@@ -234,6 +318,10 @@ pub(crate) struct UdpSource {
 }
 
 impl UdpSource {
+    pub(crate) fn session(&self) -> Arc<Session> {
+        Arc::clone(&self.session)
+    }
+
     /// Names the connection that the session is, so that it can be ended.
     pub(crate) fn belongs_to(&self, core: &Arc<Core>) {
         let _ = self.session.core.set(Arc::downgrade(core));
@@ -251,8 +339,14 @@ impl MessageSource for UdpSource {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<BytesMut>>> {
-        self.session.reader.register(cx.waker());
-        match lock(&self.session.queue).pop_front() {
+        let next = || lock(&self.session.queue).pop_front();
+        let datagram = next().or_else(|| {
+            self.session.reader.register(cx.waker());
+            // one may have come in between
+            next()
+        });
+        self.session.roused.store(false, Relaxed);
+        match datagram {
             Some(datagram) => {
                 self.sessions.discharge(datagram.len());
                 Poll::Ready(Some(Ok(datagram)))
@@ -272,6 +366,20 @@ impl Drop for UdpSource {
 pub(crate) struct UdpWrite {
     session: Arc<Session>,
     shared: Arc<UdpShared>,
+    /// What it sends by itself, rather than together with other sessions.
+    own: Outgoing,
+}
+
+impl UdpWrite {
+    fn poll_own(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.own.is_empty() {
+            return Poll::Ready(());
+        }
+        ready!(self.shared.poll_send(cx, &mut self.own));
+        // most sessions never do this
+        self.own = Outgoing::default();
+        Poll::Ready(())
+    }
 }
 
 impl WriteHalf for UdpWrite {
@@ -279,16 +387,30 @@ impl WriteHalf for UdpWrite {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if !self.session.may_send(bytes.len()) {
+            // nobody asks for a flush where a write is pending
+            let _ = self.poll_own(cx);
             self.session.writer.register(cx.waker());
             // a datagram may have come in between
             if !self.session.may_send(bytes.len()) {
                 return Poll::Pending;
             }
         }
-        ready!(self.shared.poll_send(cx, bytes, self.session.addr));
+        if is_gathering() {
+            ready!(self.poll_own(cx));
+            ready!(self.shared.gather(cx, bytes, self.session.addr));
+        } else {
+            if self.own.is_full() {
+                ready!(self.poll_own(cx));
+            }
+            self.own.push(Some(self.session.addr), bytes, self.shared.runs_below());
+        }
         // an empty answer is an answer as well
         self.session.sent.fetch_add(bytes.len().max(1) as u64, Relaxed);
         Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_own(cx).map(Ok)
     }
 }
 

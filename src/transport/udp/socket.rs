@@ -1,16 +1,19 @@
 //! The socket that all sessions of a listener share.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::{io, mem};
 
 use futures::task::AtomicWaker;
 use socket2::{SockRef, Socket};
-use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
+use super::incoming::Incoming;
+use super::outgoing::{Outgoing, Run};
+use super::port::Port;
+use crate::connection::{Gathers, gathers};
 use crate::limits::Addresses;
 use crate::log::{Limiter, suppressed};
 use crate::sync::{Mutex, lock};
@@ -35,10 +38,16 @@ pub(crate) struct UdpCounters {
 
 pub(crate) struct UdpShared {
     /// Gone as soon as the listener is closed, whoever still holds this.
-    socket: RwLock<Option<UdpSocket>>,
+    port: RwLock<Option<Port>>,
     pub(crate) counters: Arc<UdpCounters>,
     /// Sessions that wait until the socket takes a datagram: it tells only one task.
     writers: Mutex<Vec<Waker>>,
+    /// What several sessions send together.
+    outgoing: Mutex<Outgoing>,
+    /// There is some: what a session sends by itself comes after it.
+    gathered: AtomicBool,
+    /// The socket took no more of it.
+    blocked: AtomicBool,
     /// The task that receives.
     receiver: AtomicWaker,
     /// How often it is said that a datagram could not be sent.
@@ -54,18 +63,21 @@ impl UdpShared {
         options: &BindOptions,
         counters: Arc<UdpCounters>,
     ) -> io::Result<(Arc<Self>, SocketAddr)> {
-        Self::on(socket::udp(addr, options)?, counters)
+        Self::on(socket::udp(addr, options)?, counters, true)
     }
 
-    /// Takes a socket that is bound already, and tells where.
-    pub(crate) fn on(socket: Socket, counters: Arc<UdpCounters>) -> io::Result<(Arc<Self>, SocketAddr)> {
+    /// Takes a socket that is bound already, and tells where. `ours` is one that no other program will read from.
+    pub(crate) fn on(socket: Socket, counters: Arc<UdpCounters>, ours: bool) -> io::Result<(Arc<Self>, SocketAddr)> {
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket.into())?;
         let addr = socket.local_addr()?;
         let shared = Self {
-            socket: RwLock::new(Some(socket)),
+            port: RwLock::new(Some(Port::new(socket, ours))),
             counters,
             writers: Mutex::new(Vec::new()),
+            outgoing: Mutex::default(),
+            gathered: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
             receiver: AtomicWaker::new(),
             unsent: Limiter::new(10),
             deaf: AtomicBool::new(false),
@@ -73,14 +85,14 @@ impl UdpShared {
         Ok((Arc::new(shared), addr))
     }
 
-    fn socket(&self) -> RwLockReadGuard<'_, Option<UdpSocket>> {
-        self.socket.read().unwrap_or_else(PoisonError::into_inner)
+    fn port(&self) -> RwLockReadGuard<'_, Option<Port>> {
+        self.port.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a socket that was bound by others what it may lack.
     pub(crate) fn set(&self, options: &BindOptions) {
-        if let Some(socket) = &*self.socket() {
-            if let Err(error) = socket::udp_options(&SockRef::from(socket), options) {
+        if let Some(port) = &*self.port() {
+            if let Err(error) = socket::udp_options(&SockRef::from(port.socket()), options) {
                 tracing::warn!(%error, "a UDP socket keeps its old options");
             }
         }
@@ -88,8 +100,8 @@ impl UdpShared {
 
     /// Goes on in the current runtime; the one before has ended.
     pub(crate) fn move_here(&self) -> io::Result<()> {
-        if let Some(socket) = &mut *self.socket.write().unwrap_or_else(PoisonError::into_inner) {
-            *socket = UdpSocket::from_std(SockRef::from(&*socket).try_clone()?.into())?;
+        if let Some(port) = &mut *self.port.write().unwrap_or_else(PoisonError::into_inner) {
+            port.move_here()?;
         }
         Ok(())
     }
@@ -98,9 +110,9 @@ impl UdpShared {
     #[cfg(feature = "handover")]
     pub(crate) fn duplicate(&self) -> io::Result<Option<crate::transport::Duplicate>> {
         use std::os::fd::AsFd;
-        let socket = self.socket();
-        let Some(socket) = socket.as_ref() else { return Ok(None) };
-        let descriptor = socket.as_fd().try_clone_to_owned()?;
+        let port = self.port();
+        let Some(port) = port.as_ref() else { return Ok(None) };
+        let descriptor = port.socket().as_fd().try_clone_to_owned()?;
         Ok(Some(crate::transport::Duplicate { descriptor, file: None }))
     }
 
@@ -111,10 +123,13 @@ impl UdpShared {
         self.receiver.wake();
     }
 
-    /// Closes the socket.
+    /// Closes the socket. What was sent before is out.
     pub(crate) fn close(&self) {
-        let socket = self.socket.write().unwrap_or_else(PoisonError::into_inner).take();
-        drop(socket);
+        let mut outgoing = lock(&self.outgoing);
+        self.send_outgoing(&mut outgoing);
+        let port = self.port.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(outgoing);
+        drop(port);
         self.receiver.wake();
         self.wake_writers();
     }
@@ -125,52 +140,102 @@ impl UdpShared {
         }
     }
 
-    /// The next datagram, or `None` when the socket is closed. On the way, those are woken who wait to send.
-    pub(crate) fn poll_receive(
-        &self,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<Option<io::Result<SocketAddr>>> {
+    /// The next datagrams, or `None` when the socket is closed. On the way, those are woken who wait to send.
+    pub(crate) fn poll_receive(&self, cx: &mut Context<'_>, incoming: &mut Incoming) -> Poll<Option<io::Result<()>>> {
         self.receiver.register(cx.waker());
-        let socket = self.socket();
-        let Some(socket) = socket.as_ref() else { return Poll::Ready(None) };
-        if !lock(&self.writers).is_empty() && socket.poll_send_ready(cx).is_ready() {
-            self.wake_writers();
+        if self.blocked.load(Relaxed) || !lock(&self.writers).is_empty() {
+            let ready = self.port().as_ref().is_some_and(|port| port.socket().poll_send_ready(cx).is_ready());
+            if ready && self.send_outgoing(&mut lock(&self.outgoing)) {
+                self.wake_writers();
+            }
         }
+        let port = self.port();
+        let Some(port) = port.as_ref() else { return Poll::Ready(None) };
         if self.deaf.load(Relaxed) {
             return Poll::Pending;
         }
-        Poll::Ready(Some(ready!(socket.poll_recv_from(cx, buffer))))
+        Poll::Ready(Some(ready!(port.poll_receive(cx, incoming))))
     }
 
     /// Sends a datagram to a stranger, if the kernel takes it now.
     pub(crate) fn try_send(&self, bytes: &[u8], to: SocketAddr) {
-        let socket = self.socket();
-        if socket.as_ref().is_some_and(|socket| socket.try_send_to(bytes, to).is_err()) {
+        let port = self.port();
+        if port.as_ref().is_some_and(|port| port.socket().try_send_to(bytes, to).is_err()) {
             self.counters.send_errors.fetch_add(1, Relaxed);
         }
     }
 
-    /// Sends a datagram. Pending only while the kernel's buffer is full; an error is counted, and the datagram is lost,
-    /// as datagrams may be.
-    pub(crate) fn poll_send(&self, cx: &Context<'_>, bytes: &[u8], to: SocketAddr) -> Poll<()> {
-        let socket = self.socket();
-        let Some(socket) = socket.as_ref() else { return Poll::Ready(()) };
-        match socket.try_send_to(bytes, to) {
-            Ok(_) => Poll::Ready(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                lock(&self.writers).push(cx.waker().clone());
-                self.receiver.wake();
-                Poll::Pending
-            }
-            Err(error) => {
-                self.counters.send_errors.fetch_add(1, Relaxed);
-                if let Some(times) = self.unsent.admit() {
-                    let suppressed = suppressed(times);
-                    tracing::debug!(%to, %error, bytes = bytes.len(), suppressed, "a datagram could not be sent");
-                }
-                Poll::Ready(())
-            }
+    /// Adds a datagram to what goes out together. Pending only while the kernel's buffer is full.
+    pub(super) fn gather(self: &Arc<Self>, cx: &Context<'_>, bytes: &[u8], to: SocketAddr) -> Poll<()> {
+        let mut outgoing = lock(&self.outgoing);
+        if outgoing.is_full() {
+            self.send_outgoing(&mut outgoing);
+        }
+        if self.blocked.load(Relaxed) {
+            return self.waits(cx);
+        }
+        let Some(below) = self.port().as_ref().map(Port::runs_below) else { return Poll::Ready(()) };
+        outgoing.push(Some(to), bytes, below);
+        self.gathered.store(true, Release);
+        drop(outgoing);
+        gathers(self);
+        Poll::Ready(())
+    }
+
+    /// Sends what one session has for its peer, after what was gathered before. Pending only while the kernel's buffer is
+    /// full; an error is counted, and the datagram is lost, as datagrams may be.
+    pub(super) fn poll_send(&self, cx: &Context<'_>, own: &mut Outgoing) -> Poll<()> {
+        if self.gathered.load(Acquire) && !self.send_outgoing(&mut lock(&self.outgoing)) {
+            return self.waits(cx);
+        }
+        if self.send_all(own) { Poll::Ready(()) } else { self.waits(cx) }
+    }
+
+    /// For [`Outgoing::push`].
+    pub(super) fn runs_below(&self) -> usize {
+        self.port().as_ref().map_or(0, Port::runs_below)
+    }
+
+    fn waits(&self, cx: &Context<'_>) -> Poll<()> {
+        lock(&self.writers).push(cx.waker().clone());
+        self.receiver.wake();
+        Poll::Pending
+    }
+
+    /// Sends what was gathered. False where the kernel takes no more for now.
+    fn send_outgoing(&self, outgoing: &mut Outgoing) -> bool {
+        if outgoing.is_empty() {
+            return true;
+        }
+        let done = self.send_all(outgoing);
+        self.blocked.store(!done, Relaxed);
+        self.gathered.store(!done, Release);
+        done
+    }
+
+    fn send_all(&self, outgoing: &mut Outgoing) -> bool {
+        let port = self.port();
+        let Some(port) = port.as_ref() else {
+            outgoing.clear();
+            return true;
+        };
+        port.send_all(outgoing, |run, error| self.lost(run, &error))
+    }
+
+    #[cold]
+    fn lost(&self, run: &Run, error: &io::Error) {
+        self.counters.send_errors.fetch_add(1, Relaxed);
+        if let Some(times) = self.unsent.admit() {
+            let (to, suppressed) = (run.to.map(tracing::field::display), suppressed(times));
+            tracing::debug!(to, %error, bytes = run.bytes, suppressed, "a datagram could not be sent");
+        }
+    }
+}
+
+impl Gathers for UdpShared {
+    fn send_gathered(&self) {
+        if !self.send_outgoing(&mut lock(&self.outgoing)) {
+            self.receiver.wake();
         }
     }
 }

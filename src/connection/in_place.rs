@@ -142,7 +142,8 @@ impl Future for Resident {
     }
 }
 
-#[cfg(all(test, not(hythe_model)))]
+#[cfg(test)]
+#[cfg(not(hythe_model))]
 mod tests {
     use std::sync::atomic::AtomicUsize;
 

@@ -129,3 +129,62 @@ impl Port {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    async fn socket() -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = socket.local_addr().unwrap();
+        (socket, addr)
+    }
+
+    /// What arrives of datagrams of these sizes.
+    async fn arrive(from: Port, to: Port, addr: SocketAddr, sizes: &[usize]) -> Vec<Vec<u8>> {
+        from.socket().writable().await.unwrap();
+        let mut outgoing = Outgoing::default();
+        for (number, size) in sizes.iter().enumerate() {
+            outgoing.push(Some(addr), &vec![u8::try_from(number).unwrap(); *size], from.runs_below());
+        }
+        assert!(from.send_all(&mut outgoing, |_, error| panic!("{error}")));
+        let (mut incoming, mut datagrams) = (Incoming::new(4), Vec::new());
+        while datagrams.len() < sizes.len() {
+            let received = poll_fn(|cx| to.poll_receive(cx, &mut incoming));
+            tokio::time::timeout(std::time::Duration::from_secs(20), received).await.unwrap().unwrap();
+            while let Some(datagram) = incoming.next() {
+                assert!(!datagram.cut);
+                datagrams.push(datagram.bytes.to_vec());
+            }
+        }
+        datagrams
+    }
+
+    #[tokio::test]
+    async fn the_same_datagrams_arrive_with_and_without_batches() {
+        let sizes = [1200, 1200, 1200, 300, 1200, 0, 5, 5, 5, 5, 9, 30_000, 30_000];
+        let expected: Vec<_> = sizes.iter().zip(0..).map(|(size, number)| vec![number; *size]).collect();
+        type Make = fn(UdpSocket) -> Port;
+        let makes: [Make; 3] = [|socket| Port::new(socket, true), |socket| Port::new(socket, false), Port::plain];
+        for from in makes {
+            for to in makes {
+                let ((sender, _), (receiver, addr)) = (socket().await, socket().await);
+                assert_eq!(arrive(from(sender), to(receiver), addr, &sizes).await, expected);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_the_kernel_refuses_leaves_as_its_datagrams() {
+        let ((sender, _), (receiver, addr)) = (socket().await, socket().await);
+        // without checksums there are no runs
+        #[cfg(target_os = "linux")]
+        sys::without_checksums(std::os::fd::AsFd::as_fd(&sender));
+        let from = Port::new(sender, true);
+        let arrived = arrive(from, Port::new(receiver, true), addr, &[100, 100, 100]).await;
+        assert_eq!(arrived, [[0; 100], [1; 100], [2; 100]]);
+    }
+}

@@ -183,3 +183,101 @@ pub(super) fn works(socket: BorrowedFd<'_>) -> bool {
             && libc::sendmmsg(fd, none, 0, 0) == 0
     }
 }
+
+/// Has the kernel send without checksums, and so refuse to send runs.
+#[cfg(test)]
+pub(super) fn without_checksums(socket: BorrowedFd<'_>) {
+    let value: libc::c_int = 1;
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    let value = ptr::from_ref(&value).cast();
+    // SAFETY: as in `set_gro`.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, value, size) };
+    assert_eq!(result, 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn pair(any: &str) -> (UdpSocket, UdpSocket, SocketAddr) {
+        let (from, to) = (UdpSocket::bind(any).unwrap(), UdpSocket::bind(any).unwrap());
+        let addr = to.local_addr().unwrap();
+        (from, to, addr)
+    }
+
+    /// What one receive into buffers of `size` bytes brings.
+    fn heard(socket: &UdpSocket, buffers: usize, size: usize) -> io::Result<(Vec<Got>, Vec<u8>)> {
+        let (mut bytes, mut got) = (vec![0; buffers * size], Vec::new());
+        let mut slots: Vec<_> = (0..buffers).map(|_| Slot::new()).collect();
+        receive(socket.as_fd(), bytes.chunks_exact_mut(size), &mut slots, &mut got)?;
+        Ok((got, bytes))
+    }
+
+    fn packets_arrive(any: &str) {
+        let (from, to, addr) = pair(any);
+        assert!(works(to.as_fd()));
+        let packet = |bytes| Packet { to: Some(addr.into()), bytes, segment: None };
+        assert_eq!(send(from.as_fd(), &[packet(b"one"), packet(b""), packet(b"three")]).unwrap(), 3);
+        let (got, bytes) = heard(&to, 5, 10).unwrap();
+        let expected = |length| Got { from: Some(from.local_addr().unwrap()), length, segment: None, cut: false };
+        assert_eq!(got, [expected(3), expected(0), expected(5)]);
+        assert_eq!((&bytes[..3], &bytes[20..25]), (&b"one"[..], &b"three"[..]));
+        assert_eq!(heard(&to, 5, 10).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+
+        from.connect(addr).unwrap();
+        send(from.as_fd(), &[Packet { to: None, bytes: b"connected, and too long", segment: None }]).unwrap();
+        let (got, bytes) = heard(&to, 1, 9).unwrap();
+        assert_eq!(got, [Got { cut: true, ..expected(9) }]);
+        assert_eq!(bytes, b"connected");
+    }
+
+    #[test]
+    fn packets_arrive_over_ipv4() {
+        packets_arrive("127.0.0.1:0");
+    }
+
+    #[test]
+    fn packets_arrive_over_ipv6() {
+        if UdpSocket::bind("[::1]:0").is_err() {
+            println!("skipped: there is no IPv6 here");
+            return;
+        }
+        packets_arrive("[::1]:0");
+    }
+
+    #[test]
+    fn a_run_arrives_as_its_datagrams_or_as_a_run() {
+        let (from, to, addr) = pair("127.0.0.1:0");
+        if !has_gso(from.as_fd()) || !set_gro(to.as_fd(), true) {
+            println!("skipped: the kernel knows no GSO or no GRO");
+            return;
+        }
+        let run = [&[b'a'; 1000][..], &[b'b'; 1000], &[b'c'; 7]].concat();
+        let packet = || [Packet { to: Some(addr.into()), bytes: &run, segment: Some(1000) }];
+        assert_eq!(send(from.as_fd(), &packet()).unwrap(), 1);
+        let (got, bytes) = heard(&to, 4, 65_536).unwrap();
+        assert_eq!((got.len(), got[0].length, got[0].segment, got[0].cut), (1, 2007, Some(1000), false));
+        assert_eq!(bytes[..2007], run);
+
+        assert!(set_gro(to.as_fd(), false));
+        send(from.as_fd(), &packet()).unwrap();
+        let (got, _) = heard(&to, 4, 65_536).unwrap();
+        assert_eq!(
+            got.iter().map(|got| (got.length, got.segment)).collect::<Vec<_>>(),
+            [(1000, None), (1000, None), (7, None)]
+        );
+    }
+
+    #[test]
+    fn a_packet_that_is_refused_ends_the_call_before_it() {
+        let (from, to, addr) = pair("127.0.0.1:0");
+        let large = vec![0; 65_535];
+        let packet = |bytes| Packet { to: Some(addr.into()), bytes, segment: None };
+        assert_eq!(send(from.as_fd(), &[packet(b"fits"), packet(&large), packet(b"fits")]).unwrap(), 1);
+        assert_eq!(send(from.as_fd(), &[packet(&large)]).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
+        assert_eq!(heard(&to, 2, 100).unwrap().0.len(), 1);
+    }
+}

@@ -226,12 +226,14 @@ fn flush_dirty() {
     }
     // taken out, as a write may end a connection, and that may send again
     let mut dirty = DIRTY.with_borrow_mut(mem::take);
-    let write = || dirty.drain(..).for_each(|outlet| unlimited(|| outlet.flush_for_owner()));
+    let write = |outlets: std::vec::Drain<'_, Arc<dyn Outlet>>| {
+        outlets.for_each(|outlet| unlimited(|| outlet.flush_for_owner()));
+    };
     // members that share a UDP socket get theirs with one system call
     #[cfg(feature = "udp")]
-    super::gather::gather(write);
+    super::gather::gather(|| write(dirty.drain(..)));
     #[cfg(not(feature = "udp"))]
-    write();
+    write(dirty.drain(..));
     DIRTY.with_borrow_mut(|list| {
         if list.is_empty() {
             *list = dirty;

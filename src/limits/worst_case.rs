@@ -10,6 +10,8 @@ use crate::connection::THREAD;
 const CONNECTION: usize = 5 << 10;
 /// A handshake under way, with TLS.
 const HANDSHAKE: usize = 64 << 10;
+/// The buffers of a UDP listener: what one receive may bring, and what is sent together.
+const UDP: usize = 3 << 20;
 /// A UDP session without what waits for it.
 const SESSION: usize = 5 << 10;
 
@@ -35,6 +37,6 @@ impl Limits {
         // a thread may be in the middle of one message when the memory is used up
         let threads = threads.saturating_mul(THREAD.saturating_add(self.max_message.saturating_mul(2)));
         let memory = self.memory.saturating_add(self.memory / 16);
-        [connections, handshakes, sessions, threads, memory].into_iter().fold(0, usize::saturating_add)
+        [connections, handshakes, sessions, UDP, threads, memory].into_iter().fold(0, usize::saturating_add)
     }
 }

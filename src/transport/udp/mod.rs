@@ -33,6 +33,7 @@
 //! | `incoming`, `outgoing` | what came, and what goes out, with one such call |
 //! | `sys` | the calls themselves: all that is unsafe |
 //! | `sessions` | which peers there are, which go when there are too many, and a peer's queue |
+//! | `write` | what a session sends |
 //! | `gate`, `cookie` | who may have a session |
 //! | `client` | a socket connected to one peer |
 
@@ -46,6 +47,7 @@ mod sessions;
 mod socket;
 #[cfg(target_os = "linux")]
 mod sys;
+mod write;
 
 pub use cookie::Cookies;
 pub use gate::Entry;
@@ -53,6 +55,6 @@ pub use gate::Entry;
 pub(crate) use gate::Gate;
 pub(crate) use incoming::{Datagram, Incoming};
 pub(crate) use sessions::{AMPLIFICATION, Arrival, Offer, Session, Sessions};
-#[cfg(fuzzing)]
-pub(crate) use sessions::{UdpSource, UdpWrite};
 pub(crate) use socket::{UdpCounters, UdpShared};
+#[cfg(fuzzing)]
+pub(crate) use {sessions::UdpSource, write::UdpWrite};

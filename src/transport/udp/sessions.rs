@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque, hash_map};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Instant;
 use std::{io, mem};
 
@@ -17,9 +17,9 @@ use bytes::BytesMut;
 use futures::task::AtomicWaker;
 
 use super::gate::Entry;
-use super::outgoing::Outgoing;
 use super::socket::{UdpCounters, UdpShared};
-use crate::connection::{CloseReason, Core, MessageSource, Place as TaskPlace, Polled, WriteHalf, is_gathering};
+use super::write::UdpWrite;
+use crate::connection::{CloseReason, Core, MessageSource, Place as TaskPlace, Polled};
 use crate::limits::{Live, Place};
 use crate::sync::{Mutex, lock};
 
@@ -86,13 +86,13 @@ impl Drop for Room {
 
 /// One peer.
 pub(crate) struct Session {
-    addr: SocketAddr,
+    pub(super) addr: SocketAddr,
     queue: Mutex<VecDeque<BytesMut>>,
     reader: AtomicWaker,
     /// Whoever has more to send than the peer may get so far.
-    writer: AtomicWaker,
+    pub(super) writer: AtomicWaker,
     received: AtomicU64,
-    sent: AtomicU64,
+    pub(super) sent: AtomicU64,
     validated: AtomicBool,
     gone: AtomicBool,
     /// Weak, as the connection holds its source, and with it the session.
@@ -164,7 +164,7 @@ impl Session {
         let _ = self.place.set(place);
     }
 
-    fn may_send(&self, bytes: usize) -> bool {
+    pub(super) fn may_send(&self, bytes: usize) -> bool {
         self.validated.load(Relaxed)
             || self.sent.load(Relaxed) + bytes as u64 <= self.received.load(Relaxed).saturating_mul(AMPLIFICATION)
     }
@@ -266,7 +266,7 @@ impl Sessions {
         }
         table.unvalidated.push_back(Arc::clone(&session));
         let source = UdpSource { session: Arc::clone(&session), sessions: Arc::clone(self) };
-        Arrival::New(source, UdpWrite { session, shared: Arc::clone(&self.shared), own: Outgoing::default() })
+        Arrival::New(source, UdpWrite::new(session, Arc::clone(&self.shared)))
     }
 
     /// Makes room by ending the session that has been unvalidated for longest.
@@ -359,58 +359,6 @@ impl MessageSource for UdpSource {
 impl Drop for UdpSource {
     fn drop(&mut self) {
         self.sessions.remove(&self.session);
-    }
-}
-
-/// Sends to one peer.
-pub(crate) struct UdpWrite {
-    session: Arc<Session>,
-    shared: Arc<UdpShared>,
-    /// What it sends by itself, rather than together with other sessions.
-    own: Outgoing,
-}
-
-impl UdpWrite {
-    fn poll_own(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.own.is_empty() {
-            return Poll::Ready(());
-        }
-        ready!(self.shared.poll_send(cx, &mut self.own));
-        // most sessions never do this
-        self.own = Outgoing::default();
-        Poll::Ready(())
-    }
-}
-
-impl WriteHalf for UdpWrite {
-    const MESSAGES: bool = true;
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.session.may_send(bytes.len()) {
-            // nobody asks for a flush where a write is pending
-            let _ = self.poll_own(cx);
-            self.session.writer.register(cx.waker());
-            // a datagram may have come in between
-            if !self.session.may_send(bytes.len()) {
-                return Poll::Pending;
-            }
-        }
-        if is_gathering() {
-            ready!(self.poll_own(cx));
-            ready!(self.shared.gather(cx, bytes, self.session.addr));
-        } else {
-            if self.own.is_full() {
-                ready!(self.poll_own(cx));
-            }
-            self.own.push(Some(self.session.addr), bytes, self.shared.runs_below());
-        }
-        // an empty answer is an answer as well
-        self.session.sent.fetch_add(bytes.len().max(1) as u64, Relaxed);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_own(cx).map(Ok)
     }
 }
 

@@ -27,12 +27,15 @@
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use futures::future::Either;
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use crate::connection::{CloseReason, Closed, Connection, Event, Failure, caught};
+use crate::connection::{CloseReason, Closed, Connection, Core, Event, Failure, caught, wait_closed};
 use crate::peer::Peer;
 use crate::sync::{Mutex, lock};
 
@@ -179,15 +182,12 @@ where
     type Out = H::Out;
 
     fn run(&self, conn: Connection<H::In, H::Out>) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
-        let handler = (self.0)(conn.peer());
-        async move {
-            match handler {
-                Ok(handler) => handle(handler, conn).await,
-                Err(cause) => {
-                    conn.end(Failure::new(CloseReason::Refused, cause));
-                    Ok(())
-                }
-            }
+        match (self.0)(conn.peer()) {
+            Ok(handler) => Either::Left(handle(handler, conn)),
+            Err(cause) => Either::Right(async move {
+                conn.end(Failure::new(CloseReason::Refused, cause));
+                Ok(())
+            }),
         }
     }
 }
@@ -226,69 +226,92 @@ where
 }
 
 /// A handler's whole life.
-async fn handle<H: Handler>(mut handler: H, mut conn: Connection<H::In, H::Out>) -> anyhow::Result<()> {
-    conn.core().watch_idle();
-    guard(&mut handler, &mut conn).await;
-    let closed = conn.into_closed().await;
-    handler.on_close(closed).await;
-    Ok(())
-}
-
-/// Runs the handler until the connection ends: by itself, by the handler's error or panic, or because it broke while
-/// the handler waited for something else. The future of the handler is gone afterwards, the handler is not.
-async fn guard<H: Handler>(handler: &mut H, conn: &mut Connection<H::In, H::Out>) {
-    let core = std::sync::Arc::clone(conn.core());
-    let result = {
-        let mut run = pin!(Some(talk(handler, conn)));
-        poll_fn(|cx| {
-            let poll = || match run.as_mut().as_pin_mut() {
-                Some(running) => running.poll(cx),
-                None => Poll::Ready(Ok(())),
-            };
-            let mut result = caught(poll);
-            if matches!(result, Ok(Poll::Pending)) {
-                if core.failure().is_none() {
-                    return Poll::Pending;
-                }
-                result = Ok(Poll::Ready(Ok(())));
-            }
-            // dropped here, as that may panic as well
-            if let Err(panic) = caught(|| run.set(None)) {
-                result = Err(panic);
-            }
-            Poll::Ready(result)
-        })
-        .await
-    };
-    match result {
-        Ok(Poll::Ready(Err(error))) => core.fail(Failure::new(CloseReason::Handler, error)),
-        Ok(_) => {}
-        Err(panic) => core.fail(panic),
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` holds its arguments twice, and each connection that idles with it"
+)]
+fn handle<H: Handler>(
+    mut handler: H,
+    mut conn: Connection<H::In, H::Out>,
+) -> impl Future<Output = anyhow::Result<()>> + Send {
+    async move {
+        conn.core().watch_idle();
+        let core = Arc::clone(conn.core());
+        Guarded { run: Some(talk(&mut handler, &mut conn)), core: &core }.await;
+        drop(conn);
+        let closed = wait_closed(&core).await;
+        drop(core);
+        handler.on_close(closed).await;
+        Ok(())
     }
 }
 
-async fn talk<H: Handler>(handler: &mut H, conn: &mut Connection<H::In, H::Out>) -> anyhow::Result<()> {
-    handler.on_open(conn).await?;
-    let mut told = false;
-    loop {
-        match poll_fn(|cx| conn.poll_event(cx, !told)).await {
-            Event::Message => {
-                if let Some(message) = conn.take_message() {
+pin_project! {
+    /// Runs the handler until the connection ends: by itself, by the handler's error or panic, or because it broke while
+    /// the handler waited for something else. The future of the handler is gone afterwards, the handler is not.
+    struct Guarded<'a, F> {
+        #[pin]
+        run: Option<F>,
+        core: &'a Core,
+    }
+}
+
+impl<F: Future<Output = anyhow::Result<()>>> Future for Guarded<'_, F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut me = self.project();
+        let poll = || match me.run.as_mut().as_pin_mut() {
+            Some(running) => running.poll(cx),
+            None => Poll::Ready(Ok(())),
+        };
+        let mut result = caught(poll);
+        if matches!(result, Ok(Poll::Pending)) {
+            if me.core.failure().is_none() {
+                return Poll::Pending;
+            }
+            result = Ok(Poll::Ready(Ok(())));
+        }
+        // dropped here, as that may panic as well
+        if let Err(panic) = caught(|| me.run.set(None)) {
+            result = Err(panic);
+        }
+        match result {
+            Ok(Poll::Ready(Err(error))) => me.core.fail(Failure::new(CloseReason::Handler, error)),
+            Ok(_) => {}
+            Err(panic) => me.core.fail(panic),
+        }
+        Poll::Ready(())
+    }
+}
+
+#[expect(clippy::manual_async_fn, reason = "as above")]
+fn talk<'a, H: Handler>(
+    handler: &'a mut H,
+    conn: &'a mut Connection<H::In, H::Out>,
+) -> impl Future<Output = anyhow::Result<()>> + Send + 'a {
+    async move {
+        handler.on_open(conn).await?;
+        let mut told = false;
+        loop {
+            match poll_fn(|cx| conn.poll_event(cx, !told)).await {
+                Event::Message => {
+                    let Some(message) = conn.take_message() else { continue };
                     handler.on_message(conn, message).await?;
                 }
-            }
-            Event::Idle => {
-                handler.on_idle(conn).await?;
-                conn.core().forgive_silence();
-            }
-            Event::Drain => {
-                told = true;
-                if let Some(deadline) = conn.draining() {
-                    handler.on_drain(conn, deadline).await?;
+                Event::Idle => {
+                    handler.on_idle(conn).await?;
+                    conn.core().forgive_silence();
                 }
+                Event::Drain => {
+                    told = true;
+                    if let Some(deadline) = conn.draining() {
+                        handler.on_drain(conn, deadline).await?;
+                    }
+                }
+                // on_close will tell why
+                Event::End | Event::Failed(_) => return Ok(()),
             }
-            // on_close will tell why
-            Event::End | Event::Failed(_) => return Ok(()),
         }
     }
 }

@@ -350,13 +350,6 @@ where
     pub(crate) fn end(&self, failure: impl Into<Failure>) {
         self.core.fail(failure);
     }
-
-    /// How the connection ended, once nothing of it is open any more.
-    pub(crate) async fn into_closed(self) -> Closed {
-        let core = Arc::clone(&self.core);
-        drop(self);
-        wait_closed(&core).await
-    }
 }
 
 impl<In, Out> Connection<In, Out> {

@@ -1,9 +1,10 @@
 //! The owner's side of sending.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::handle::Connection;
 use super::outlet::{Admits, PushError, Until};
@@ -23,6 +24,70 @@ pub(super) enum Put {
     Waits(usize),
 }
 
+/// A message on its way into the outbox. Written by hand, as an `async fn` holds the message up to three times, and a
+/// connection the room for that all its life.
+struct Sending<'a, In, Out> {
+    conn: &'a mut Connection<In, Out>,
+    /// None when it is in.
+    message: Option<Out>,
+    /// Has it written where nobody else does.
+    announce: bool,
+    /// There was no room when it was last tried.
+    waits: bool,
+}
+
+// a message is never pinned in here
+impl<In, Out> Unpin for Sending<'_, In, Out> {}
+
+impl<In, Out> Future for Sending<'_, In, Out>
+where
+    In: Send + 'static,
+    Out: Send + 'static,
+{
+    type Output = Result<(), Error>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.waits {
+            if let Some(message) = self.message.take() {
+                return match self.conn.push(message) {
+                    Ok(Put::Staged) => Poll::Ready(Ok(())),
+                    other => self.poll_rest(cx, Some(other)),
+                };
+            }
+        }
+        self.poll_rest(cx, None)
+    }
+}
+
+impl<In, Out> Sending<'_, In, Out>
+where
+    In: Send + 'static,
+    Out: Send + 'static,
+{
+    /// After what came of the first try: waits for room, as often as it takes.
+    #[inline(never)]
+    fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut tried: Option<Result<Put, PushError<Out>>>,
+    ) -> Poll<Result<(), Error>> {
+        loop {
+            match tried {
+                Some(Ok(Put::Staged)) => return Poll::Ready(Ok(())),
+                Some(Ok(Put::Waits(pending))) => return Poll::Ready(self.conn.pushed(cx, pending, self.announce)),
+                Some(Err(PushError::Closed(_))) => return Poll::Ready(Err(self.conn.error(self.conn.core.reason()))),
+                Some(Err(PushError::Encode(error))) => return Poll::Ready(Err(error)),
+                Some(Err(PushError::Full(message))) => (self.message, self.waits) = (Some(message), true),
+                None => {}
+            }
+            ready!(self.conn.poll_room(cx))?;
+            let Some(message) = self.message.take() else { return Poll::Ready(Ok(())) };
+            tried = Some(self.conn.push(message));
+        }
+    }
+}
+
 impl<In, Out> Connection<In, Out>
 where
     In: Send + 'static,
@@ -36,12 +101,8 @@ where
     ///
     /// # Cancel safety
     /// If the future is dropped before it is ready, the message was not sent.
-    pub async fn send(&mut self, message: Out) -> Result<(), Error> {
-        match self.push(message) {
-            Ok(Put::Staged) => Ok(()),
-            Ok(Put::Waits(pending)) => self.pushed(pending, true).await,
-            Err(error) => self.push_later(error, true).await,
-        }
+    pub fn send(&mut self, message: Out) -> impl Future<Output = Result<(), Error>> + Send {
+        Sending { conn: self, message: Some(message), announce: true, waits: false }
     }
 
     /// As [`send`](Self::send), but the message may stay in the outbox until it is full, until the next
@@ -52,12 +113,8 @@ where
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
-    pub async fn feed(&mut self, message: Out) -> Result<(), Error> {
-        match self.push(message) {
-            Ok(Put::Staged) => Ok(()),
-            Ok(Put::Waits(pending)) => self.pushed(pending, false).await,
-            Err(error) => self.push_later(error, false).await,
-        }
+    pub fn feed(&mut self, message: Out) -> impl Future<Output = Result<(), Error>> + Send {
+        Sending { conn: self, message: Some(message), announce: false, waits: false }
     }
 
     /// Sends a message if there is room for it in the outbox.
@@ -123,46 +180,21 @@ where
     }
 
     /// After a message got into the outbox: has it written where nobody else does, or where there is much.
-    async fn pushed(&self, pending: usize, announce: bool) -> Result<(), Error> {
+    fn pushed(&self, cx: &mut Context<'_>, pending: usize, announce: bool) -> Result<(), Error> {
         let much = pending >= self.core.watermark();
         if !self.is_driven() {
             if announce || much {
                 Arc::clone(&self.out).announce(pending);
             }
         } else if much {
-            self.write_some().await;
+            // what the transport takes now: a send is ready once its message is in
+            let _ = self.out.poll_flush(cx);
         }
         self.check()
     }
 
-    /// Waits for room, as often as it takes.
-    async fn push_later(&mut self, mut error: PushError<Out>, announce: bool) -> Result<(), Error> {
-        loop {
-            let message = match error {
-                PushError::Full(message) => message,
-                PushError::Closed(_) => return Err(self.error(self.core.reason())),
-                PushError::Encode(error) => return Err(error),
-            };
-            poll_fn(|cx| self.poll_room(cx)).await?;
-            match self.push(message) {
-                Ok(Put::Staged) => return Ok(()),
-                Ok(Put::Waits(pending)) => return self.pushed(pending, announce).await,
-                Err(again) => error = again,
-            }
-        }
-    }
-
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.core.is_broken() { Err(self.error(self.core.reason())) } else { Ok(()) }
-    }
-
-    /// Writes what the transport takes now. Never waits, so that a send is ready once its message is in.
-    async fn write_some(&self) {
-        poll_fn(|cx| {
-            let _ = self.out.poll_flush(cx);
-            Poll::Ready(())
-        })
-        .await;
     }
 
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::{fmt, mem};
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::closed::{CloseReason, Closed, Failure};
 use super::deadlines::{Deadlines, Silence};
 use super::outlet::Totals;
+use super::rare::Maybe;
 use super::timing::Timing;
 use super::traffic::Traffic;
 use crate::limits::Live;
@@ -62,33 +63,20 @@ pub(crate) trait Remainder: Send {
 pub(crate) struct Core {
     pub(crate) id: ConnectionId,
     peer: Peer,
-    /// The peer as it is known since the connection was encrypted.
-    #[cfg(feature = "tls")]
-    upgraded: OnceLock<Box<Peer>>,
     pub(crate) limits: Arc<Live>,
     pub(crate) deadlines: Deadlines,
     /// The runtime to send from where no task of ours drives the connection.
-    pub(crate) runtime: Option<Handle>,
+    pub(crate) runtime: Option<Box<Handle>>,
     /// The task that drives the connection: always the same one.
     driver: Mutex<Option<Waker>>,
-    /// Who waits for a message: not always the task above, and not always as the whole of its task.
-    pub(crate) reader: AtomicWaker,
-    /// Who waits for the outbox.
-    pub(crate) writer: AtomicWaker,
-    /// Told when the outbox has room again.
-    pub(crate) room: Notify,
     /// The outbox is open and empty, as far as is known without its lock.
     pub(crate) quiet: AtomicBool,
     flags: AtomicU16,
-    failure: OnceLock<Failure>,
-    drain: OnceLock<Instant>,
     pub(crate) traffic: Traffic,
     pub(crate) timing: Timing,
     /// Bytes of its buffers that are charged to the memory of all.
     pub(super) held: AtomicUsize,
-    remainder: Mutex<Option<Box<dyn Remainder>>>,
-    closed: OnceLock<Closed>,
-    on_close: Mutex<Vec<Weak<dyn Leave>>>,
+    rare: Maybe,
 }
 
 /// See [`Core::watermark`].
@@ -122,32 +110,23 @@ impl Core {
         Self {
             id: ConnectionId::next(),
             peer,
-            #[cfg(feature = "tls")]
-            upgraded: OnceLock::new(),
             limits,
             deadlines: Deadlines::new(Instant::now(), silence),
-            runtime,
+            runtime: runtime.map(Box::new),
             driver: Mutex::new(None),
             quiet: AtomicBool::new(false),
-            reader: AtomicWaker::new(),
-            writer: AtomicWaker::new(),
-            room: Notify::new(),
             flags: AtomicU16::new(0),
-            failure: OnceLock::new(),
-            drain: OnceLock::new(),
             traffic: Traffic::default(),
             timing: Timing::default(),
             held: AtomicUsize::new(0),
-            remainder: Mutex::new(None),
-            closed: OnceLock::new(),
-            on_close: Mutex::new(Vec::new()),
+            rare: Maybe::default(),
         }
     }
 
     /// The other end.
     pub(crate) fn peer(&self) -> &Peer {
         #[cfg(feature = "tls")]
-        if let Some(upgraded) = self.upgraded.get() {
+        if let Some(upgraded) = self.rare.get().and_then(|rare| rare.upgraded.get()) {
             return upgraded;
         }
         &self.peer
@@ -156,7 +135,7 @@ impl Core {
     /// The connection has been encrypted.
     #[cfg(feature = "tls")]
     pub(crate) fn upgrade(&self, info: crate::tls::TlsInfo) {
-        let _ = self.upgraded.set(Box::new(self.peer.clone().with_tls(info)));
+        let _ = self.rare.make().upgraded.set(self.peer.clone().with_tls(info));
     }
 
     fn has(&self, flag: u16) -> bool {
@@ -196,14 +175,44 @@ impl Core {
 
     pub(crate) fn wake(&self) {
         self.wake_driver();
-        self.reader.wake();
-        self.writer.wake();
-        self.room.notify_waiters();
+        if let Some(rare) = self.rare.get_after_change() {
+            rare.reader.wake();
+            rare.writer.wake();
+            rare.room.notify_waiters();
+        }
+    }
+
+    /// For whoever waits for a message, other than the connection's own task as a whole.
+    pub(crate) fn reader(&self) -> &AtomicWaker {
+        &self.rare.make_to_wait().reader
+    }
+
+    fn wake_reader(&self) {
+        if let Some(rare) = self.rare.get_after_change() {
+            rare.reader.wake();
+        }
+    }
+
+    /// For the owner, where it waits for the outbox.
+    pub(crate) fn writer(&self) -> &AtomicWaker {
+        &self.rare.make_to_wait().writer
+    }
+
+    /// For whoever waits for room in the outbox, or for the end.
+    pub(crate) fn room(&self) -> &Notify {
+        &self.rare.make_to_wait().room
+    }
+
+    /// The outbox has room again, or never will.
+    pub(crate) fn tell_room(&self) {
+        if let Some(rare) = self.rare.get_after_change() {
+            rare.room.notify_waiters();
+        }
     }
 
     /// Ends the connection for a reason that leaves no choice. The first one counts.
     pub(crate) fn fail(&self, failure: impl Into<Failure>) {
-        if self.failure.set(failure.into()).is_ok() {
+        if self.rare.make().failure.set(failure.into()).is_ok() {
             self.set(NEWS);
             self.quiet.store(false, Ordering::Relaxed);
             self.wake();
@@ -211,7 +220,7 @@ impl Core {
     }
 
     pub(crate) fn failure(&self) -> Option<&Failure> {
-        self.failure.get()
+        self.rare.get()?.failure.get()
     }
 
     /// Whether nothing can be sent to the peer any more.
@@ -274,14 +283,14 @@ impl Core {
     }
 
     pub(crate) fn start_drain(&self, deadline: Instant) {
-        if self.drain.set(deadline).is_ok() {
+        if self.rare.make().drain.set(deadline).is_ok() {
             self.set(NEWS);
             self.wake();
         }
     }
 
     pub(crate) fn drain_deadline(&self) -> Option<Instant> {
-        self.drain.get().copied()
+        self.rare.get()?.drain.get().copied()
     }
 
     /// Whether a drain has come between the peer's connect and its first byte, which still has time.
@@ -292,7 +301,7 @@ impl Core {
     /// The peer had its time for a first byte.
     pub(crate) fn ends_freshness(&self) {
         self.deadlines.ends_freshness();
-        self.reader.wake();
+        self.wake_reader();
     }
 
     /// Ends the connection and its session at once.
@@ -315,7 +324,7 @@ impl Core {
         if self.has(IDLE_AWARE) {
             self.deadlines.forgives_silence();
             self.set(IDLE_DUE);
-            self.reader.wake();
+            self.wake_reader();
         } else {
             self.fail(CloseReason::Idle);
         }
@@ -358,7 +367,9 @@ impl Core {
 
     /// The owner is through with the connection; the driver ends it.
     pub(crate) fn release(&self, remainder: Option<Box<dyn Remainder>>) {
-        *lock(&self.remainder) = remainder;
+        if remainder.is_some() {
+            *lock(&self.rare.make().remainder) = remainder;
+        }
         self.set(RELEASED);
         if self.closed().is_some() {
             // nobody else looks any more
@@ -372,13 +383,14 @@ impl Core {
     }
 
     pub(crate) fn take_remainder(&self) -> Option<Box<dyn Remainder>> {
-        lock(&self.remainder).take()
+        lock(&self.rare.get()?.remainder).take()
     }
 
     /// To be told when the connection is over. At once, where it is already.
     pub(crate) fn on_close(&self, who: Weak<dyn Leave>) {
-        let mut list = lock(&self.on_close);
-        if self.closed.get().is_none() {
+        let rare = self.rare.make();
+        let mut list = lock(&rare.on_close);
+        if rare.closed.get().is_none() {
             // whoever leaves and comes back is told once, and those that are gone are not kept
             list.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&who));
             list.push(who);
@@ -409,8 +421,9 @@ impl Core {
     /// The connection is over: nothing of it is open any more.
     pub(crate) fn close(&self, closed: Closed) {
         let list = {
-            let mut list = lock(&self.on_close);
-            if self.closed.set(closed).is_err() {
+            let rare = self.rare.make();
+            let mut list = lock(&rare.on_close);
+            if rare.closed.set(closed).is_err() {
                 return;
             }
             mem::take(&mut *list)
@@ -426,7 +439,7 @@ impl Core {
     }
 
     pub(crate) fn closed(&self) -> Option<&Closed> {
-        self.closed.get()
+        self.rare.get()?.closed.get()
     }
 }
 

@@ -235,11 +235,12 @@ where
         }
         // also where the connection's own task polls us, but not with its own waker: between it and us there is a set of
         // futures, of which it polls only those that were woken
-        self.core.reader.register(cx.waker());
+        self.core.reader().register(cx.waker());
         if !self.is_driven() {
             self.wait_undriven(cx, clock_starts);
         }
-        if self.core.failure().is_some() || (wants_drain && self.core.drain_deadline().is_some()) {
+        let core = &self.core;
+        if core.is_closing() || core.failure().is_some() || (wants_drain && core.drain_deadline().is_some()) {
             // it came before the waker was there
             cx.waker().wake_by_ref();
         }
@@ -361,7 +362,7 @@ impl<In, Out> Connection<In, Out> {
 /// Waits until nothing of the connection is open any more.
 pub(crate) async fn wait_closed(core: &Core) -> Closed {
     loop {
-        let mut changes = pin!(core.room.notified());
+        let mut changes = pin!(core.room().notified());
         changes.as_mut().enable();
         if let Some(closed) = core.closed() {
             return closed.clone();

@@ -13,7 +13,7 @@
 //! | `handle`, `sending`, `stream_sink` | [`Connection`], what users hold: receiving and the end, sending, traits of `futures` |
 //! | `start_tls` | from a connection in the clear to an encrypted one |
 //! | `sender` | [`Sender`], to send from elsewhere |
-//! | `core`, `traffic` | what everybody shares: flags, the reason for the end; what has gone over it |
+//! | `core`, `rare`, `traffic` | what everybody shares: flags; the end, and what few need; what has gone over it |
 //! | `link`, `stream_in`, `message_in` | the codec on the read half, of byte streams and of message transports |
 //! | `outlet`, `outbox`, `pending` | the outgoing side: as others see it, its lock, what is under it |
 //! | `batch`, `pump` | who writes it when: a session that waits; a task where there is no session |
@@ -59,6 +59,7 @@ mod pending;
 mod polls;
 mod pool;
 mod pump;
+mod rare;
 mod roll;
 mod sender;
 mod sending;

@@ -148,7 +148,7 @@ where
         }
         let limit = self.core.limits.outbox();
         if out.has_room(limit) && std::mem::take(&mut out.awaited) {
-            self.core.room.notify_waiters();
+            self.core.tell_room();
         }
         match out.owner.take() {
             Some((until, waker)) if out.is_done(until, limit) => Some(waker),
@@ -238,7 +238,7 @@ where
         drop(locked);
         drop(half);
         discard(codec);
-        self.core.room.notify_waiters();
+        self.core.tell_room();
         if let Some((_, owner)) = owner {
             owner.wake();
         }

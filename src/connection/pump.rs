@@ -43,14 +43,14 @@ pub(crate) fn finish(outlet: &dyn Outlet) {
 async fn run(outlet: &Arc<dyn Outlet>, last: bool) {
     let core = outlet.core();
     let mut timer = pin!(tokio::time::sleep(Duration::from_micros(core.limits.write_stall())));
-    let mut changes = pin!(core.room.notified());
+    let mut changes = pin!(core.room().notified());
     poll_fn(|cx| {
         loop {
             if core.is_broken() || (if last { outlet.poll_shutdown(cx) } else { outlet.poll_flush(cx) }).is_ready() {
                 return Poll::Ready(());
             }
             if changes.as_mut().poll(cx).is_ready() {
-                changes.set(core.room.notified());
+                changes.set(core.room().notified());
                 continue;
             }
             let Some(deadline) = core.deadlines.next_write(&core.limits) else { return Poll::Pending };

@@ -119,19 +119,27 @@ impl<M: Send + 'static> Sender<M> {
     /// # Cancel safety
     /// If the future is dropped before it is ready, the message was not sent.
     pub async fn send(&self, message: M) -> Result<(), Error> {
-        let mut message = message;
+        let mut message = match self.try_send(message) {
+            Err(TrySendError::Full(message)) => message,
+            tried => return self.sent(tried),
+        };
         loop {
             // enabled before the look at the outbox, so that no notification falls between
-            let mut room = pin!(self.core().room.notified());
+            let mut room = pin!(self.core().room().notified());
             room.as_mut().enable();
             message = match self.try_send(message) {
-                Ok(()) => return Ok(()),
-                Err(TrySendError::Encode(error)) => return Err(error),
-                Err(TrySendError::Closed(_)) => return Err(Error::closed(self.core().reason())),
                 Err(TrySendError::Full(message)) => message,
+                tried => return self.sent(tried),
             };
             room.await;
         }
+    }
+
+    fn sent(&self, tried: Result<(), TrySendError<M>>) -> Result<(), Error> {
+        tried.map_err(|error| match error {
+            TrySendError::Encode(error) => error,
+            TrySendError::Closed(_) | TrySendError::Full(_) => Error::closed(self.core().reason()),
+        })
     }
 
     /// Sends a message if there is room for it in the outbox.

@@ -204,7 +204,7 @@ where
     pub(super) fn poll_until(&self, cx: &mut Context<'_>, until: Until) -> Poll<Result<(), Error>> {
         self.check()?;
         if self.out.waits(cx, until) {
-            self.core.writer.register(cx.waker());
+            self.core.writer().register(cx.waker());
             if self.is_driven() {
                 let _ = self.out.poll_flush(cx);
             } else {

@@ -102,7 +102,7 @@ where
             most = STEP.saturating_sub(self.buffer.len());
             if most == 0 {
                 // first the waker, as there may be memory before anybody else names it
-                core.reader.register(cx.waker());
+                core.reader().register(cx.waker());
                 core.await_memory();
                 return Poll::Pending;
             }

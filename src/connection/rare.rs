@@ -1,0 +1,60 @@
+//! What most connections do without until their end: it is made when it is first needed, so that one that idles takes no
+//! room for it.
+
+use std::sync::atomic::{Ordering::SeqCst, fence};
+use std::sync::{OnceLock, Weak};
+
+use tokio::time::Instant;
+
+use super::closed::{Closed, Failure};
+use super::core::{Leave, Remainder};
+#[cfg(feature = "tls")]
+use crate::peer::Peer;
+use crate::sync::{AtomicWaker, Mutex, Notify};
+
+#[derive(Default)]
+pub(super) struct Rare {
+    pub(super) failure: OnceLock<Failure>,
+    pub(super) drain: OnceLock<Instant>,
+    pub(super) closed: OnceLock<Closed>,
+    pub(super) remainder: Mutex<Option<Box<dyn Remainder>>>,
+    pub(super) on_close: Mutex<Vec<Weak<dyn Leave>>>,
+    /// The peer as it is known since the connection was encrypted.
+    #[cfg(feature = "tls")]
+    pub(super) upgraded: OnceLock<Peer>,
+    /// Who waits for a message: not always the task that drives the connection, and not always as the whole of its task.
+    pub(super) reader: AtomicWaker,
+    /// Who waits for the outbox.
+    pub(super) writer: AtomicWaker,
+    /// Told when the outbox has room again.
+    pub(super) room: Notify,
+}
+
+/// A [`Rare`], or none yet.
+#[derive(Default)]
+pub(super) struct Maybe(OnceLock<Box<Rare>>);
+
+impl Maybe {
+    /// It, as it is for whoever has just changed something else and now looks who waits for that.
+    pub(super) fn get_after_change(&self) -> Option<&Rare> {
+        // either they see the change, or we see them
+        fence(SeqCst);
+        self.get()
+    }
+
+    /// It, as it is for whoever is going to wait, and looks at everything again before it does.
+    pub(super) fn make_to_wait(&self) -> &Rare {
+        let rare = self.make();
+        fence(SeqCst);
+        rare
+    }
+
+    #[inline]
+    pub(super) fn get(&self) -> Option<&Rare> {
+        self.0.get().map(|rare| &**rare)
+    }
+
+    pub(super) fn make(&self) -> &Rare {
+        self.0.get_or_init(Box::default)
+    }
+}

@@ -278,7 +278,7 @@ impl<C> Client<C> {
         R: AsyncRead + Unpin + Send + 'static,
         W: WriteHalf,
     {
-        self.open(peer, write, |codec| Box::new(StreamIn::new(read, codec, None)))
+        self.open(peer, write, |codec| Box::new(StreamIn::new(read, codec, ())))
     }
 
     fn open<In, Out, W>(
@@ -295,7 +295,7 @@ impl<C> Client<C> {
     {
         let core = Arc::new(Core::new(peer, Live::new(self.limits), Silence::Allowed, Some(Handle::current())));
         let prototype = Prototype::new(self.codec);
-        let out = Outbox::new(core, Arc::clone(&prototype), prototype.codec(), write);
+        let out = Outbox::new(core, Arc::clone(&prototype), write);
         Connection::new(link(prototype.codec()), out)
     }
 }

@@ -1,7 +1,7 @@
 //! What everybody who has to do with one connection shares: its task, its owner, its senders, the server.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::{fmt, mem};
@@ -28,7 +28,7 @@ pub struct ConnectionId(u64);
 impl ConnectionId {
     fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        Self(NEXT.fetch_add(1, Relaxed))
     }
 
     /// Never 0.
@@ -214,7 +214,7 @@ impl Core {
     pub(crate) fn fail(&self, failure: impl Into<Failure>) {
         if self.rare.make().failure.set(failure.into()).is_ok() {
             self.set(NEWS);
-            self.quiet.store(false, Ordering::Relaxed);
+            self.quiet.store(false, Relaxed);
             self.wake();
         }
     }
@@ -231,7 +231,7 @@ impl Core {
     /// Ends the connection for a reason after which nothing can be sent; another one stands, where there is one.
     pub(crate) fn break_off(&self, reason: CloseReason) {
         self.set(BROKEN);
-        self.quiet.store(false, Ordering::Relaxed);
+        self.quiet.store(false, Relaxed);
         self.fail(reason);
         self.wake();
     }
@@ -400,6 +400,18 @@ impl Core {
         if let Some(who) = who.upgrade() {
             who.leave(self.id);
         }
+    }
+
+    /// The outbox is given up, with so many bytes in it.
+    pub(super) fn loses(&self, bytes: usize) {
+        if bytes > 0 {
+            self.rare.make().lost.fetch_add(bytes as u64, Relaxed);
+        }
+    }
+
+    /// Bytes that were in the outbox when it was given up.
+    pub(super) fn lost(&self) -> u64 {
+        self.rare.get().map_or(0, |rare| rare.lost.load(Relaxed))
     }
 
     /// What is known of the connection at its end.

@@ -17,6 +17,9 @@ const FRESH: Duration = Duration::from_secs(1);
 /// The [`Deadlines::first_word`] that has passed.
 const OVER: u64 = u64::MAX;
 
+/// In [`Deadlines::session`]: the rest is since when it handles a message.
+const HANDLES: u64 = 1 << 63;
+
 /// How long a peer may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
@@ -34,18 +37,16 @@ pub(crate) struct Deadlines {
     opened: Instant,
     silence: Silence,
     last_in: AtomicU64,
-    last_out: AtomicU64,
     /// Since when an incomplete message is held.
     partial: AtomicU64,
-    /// Since when the session waits for a message; unset while it handles one.
-    waiting: AtomicU64,
-    /// Since when the session handles a message, where there is a limit to that.
-    handling: AtomicU64,
+    /// Since when the session waits for a message; or, with [`HANDLES`], since when it handles one, where there is a limit to
+    /// that.
+    session: AtomicU64,
     /// The session gave up the thread while it handled a message, and nothing has come in since.
     suspended: AtomicBool,
     /// Since when the transport takes no byte.
     stalled: AtomicU64,
-    /// Since when one side has ended.
+    /// Since when one side has ended, and the other has made no progress in sending.
     half_closed: AtomicU64,
     /// Until when a drain awaits a first byte.
     first_word: AtomicU64,
@@ -59,10 +60,8 @@ impl Deadlines {
             opened,
             silence,
             last_in: AtomicU64::new(0),
-            last_out: AtomicU64::new(0),
             partial: AtomicU64::new(0),
-            waiting: AtomicU64::new(0),
-            handling: AtomicU64::new(0),
+            session: AtomicU64::new(0),
             suspended: AtomicBool::new(false),
             stalled: AtomicU64::new(0),
             half_closed: AtomicU64::new(0),
@@ -107,9 +106,10 @@ impl Deadlines {
     /// The transport took bytes, after it had refused some: what is left is a stall that begins anew.
     pub(crate) fn progress(&self) {
         let now = self.now();
-        self.last_out.store(now, Relaxed);
-        if self.stalled.load(Relaxed) != 0 {
-            self.stalled.store(now, Relaxed);
+        for since in [&self.stalled, &self.half_closed] {
+            if since.load(Relaxed) != 0 {
+                since.store(now, Relaxed);
+            }
         }
     }
 
@@ -132,15 +132,12 @@ impl Deadlines {
     /// clock begins to run.
     pub(crate) fn waits(&self, partial: bool) -> bool {
         let mut starts = false;
-        if self.handling.load(Relaxed) != 0 {
-            self.handling.store(0, Relaxed);
-        }
-        if self.waiting.load(Relaxed) == 0 {
+        if !self.is_waiting() {
             starts = true;
             // without a suspension no time has passed since the last read that would be worth a look at the clock
             let last_in = self.last_in.load(Relaxed);
             let since = if last_in == 0 || self.suspended.load(Relaxed) { self.now() } else { last_in };
-            self.waiting.store(since, Relaxed);
+            self.session.store(since, Relaxed);
             // while it was suspended there was no such deadline
             if self.suspended.load(Relaxed) {
                 self.suspended.store(false, Relaxed);
@@ -149,7 +146,7 @@ impl Deadlines {
         }
         let known = self.partial.load(Relaxed);
         if partial && known == 0 {
-            self.partial.store(self.last_in.load(Relaxed).max(self.waiting.load(Relaxed)), Relaxed);
+            self.partial.store(self.last_in.load(Relaxed).max(self.session.load(Relaxed)), Relaxed);
             self.comes_nearer();
             starts = true;
         } else if !partial && known != 0 {
@@ -162,7 +159,7 @@ impl Deadlines {
 
     /// Whether the session waits for a message.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.waiting.load(Relaxed) != 0
+        !matches!(self.session.load(Relaxed), 0 | HANDLES..)
     }
 
     /// Whether the transport takes no more bytes.
@@ -172,7 +169,7 @@ impl Deadlines {
 
     /// A message was handed to the session.
     pub(crate) fn handles(&self) {
-        self.waiting.store(0, Relaxed);
+        self.session.store(0, Relaxed);
         if self.partial.load(Relaxed) != 0 {
             self.partial.store(0, Relaxed);
             // the silence after it may be allowed to last less long than the message was
@@ -182,20 +179,20 @@ impl Deadlines {
 
     /// As [`handles`](Self::handles), with a limit to the time that the session may take.
     pub(crate) fn handles_for_limited_time(&self) {
-        self.handling.store(self.now(), Relaxed);
+        self.session.store(self.now() | HANDLES, Relaxed);
         self.comes_nearer();
     }
 
     /// The session gave up the thread.
     pub(crate) fn suspends(&self) {
-        if self.waiting.load(Relaxed) == 0 {
+        if !self.is_waiting() {
             self.suspended.store(true, Relaxed);
         }
     }
 
     /// The idle clock starts again: the session was told, and goes on.
     pub(crate) fn forgives_silence(&self) {
-        self.waiting.store(self.now(), Relaxed);
+        self.session.store(self.now(), Relaxed);
         self.comes_nearer();
     }
 
@@ -203,7 +200,9 @@ impl Deadlines {
     pub(crate) fn half_closes(&self) {
         if self.half_closed.load(Relaxed) == 0 {
             self.half_closed.store(self.now(), Relaxed);
-            self.waiting.store(0, Relaxed);
+            if self.is_waiting() {
+                self.session.store(0, Relaxed);
+            }
             self.comes_nearer();
         }
     }
@@ -254,10 +253,11 @@ impl Deadlines {
     /// As [`next`](Self::next), of those alone that watch what comes in.
     pub(crate) fn next_in(&self, limits: &Live) -> Option<(u64, CloseReason)> {
         let load = |mark: &AtomicU64| mark.load(Relaxed);
-        let (waiting, partial, last_in) = (load(&self.waiting), load(&self.partial), load(&self.last_in));
+        let (session, partial, last_in) = (load(&self.session), load(&self.partial), load(&self.last_in));
+        let (waiting, handling) = if session < HANDLES { (session, 0) } else { (0, session - HANDLES) };
         if waiting == 0 {
-            let limit = limits.handling().filter(|_| load(&self.handling) != 0);
-            limit.map(|limit| (load(&self.handling).saturating_add(limit), CloseReason::Overrun))
+            let limit = limits.handling().filter(|_| handling != 0);
+            limit.map(|limit| (handling.saturating_add(limit), CloseReason::Overrun))
         } else if partial != 0 {
             Some((partial.saturating_add(limits.message()), CloseReason::MessageTimeout))
         } else if self.silence == Silence::Allowed {
@@ -280,7 +280,7 @@ impl Deadlines {
         let half_closed = match self.half_closed.load(Relaxed) {
             0 => None,
             mark => {
-                let since = mark.max(self.last_out.load(Relaxed)).max(self.last_in.load(Relaxed));
+                let since = mark.max(self.last_in.load(Relaxed));
                 Some((since.saturating_add(limits.half_close()), CloseReason::HalfCloseTimeout))
             }
         };

@@ -54,10 +54,9 @@ struct Ending {
     known: bool,
     stage: Stage,
     remainder: Option<Box<dyn Remainder>>,
-    /// When a session that was told of the end is dropped.
-    patience: Option<u64>,
-    /// When the peer's end is no longer waited for.
-    lingers_until: u64,
+    /// When a session that was told of the end is dropped; in [`Stage::Linger`], when the peer's end is no longer waited
+    /// for. 0 is "not yet set".
+    until: u64,
     /// What the timer is set to.
     armed: u64,
 }
@@ -80,18 +79,8 @@ where
 {
     pub(crate) fn new(session: F, out: Arc<dyn Outlet>, scope: Scope, watch: Arc<dyn Watch>) -> Self {
         let core = Arc::clone(out.core());
-        let ending = Ending {
-            core,
-            out,
-            watch,
-            scope,
-            known: false,
-            stage: Stage::Open,
-            remainder: None,
-            patience: None,
-            lingers_until: 0,
-            armed: 0,
-        };
+        let ending =
+            Ending { core, out, watch, scope, known: false, stage: Stage::Open, remainder: None, until: 0, armed: 0 };
         Self { session: Some(session), timer: None, ending }
     }
 }
@@ -219,7 +208,7 @@ impl Ending {
                         }
                         self.core.deadlines.half_closes();
                         self.stage = Stage::Linger;
-                        self.lingers_until = self.core.deadlines.now().saturating_add(micros(LINGER));
+                        self.until = self.core.deadlines.now().saturating_add(micros(LINGER));
                     }
                 }
                 Stage::Linger => {
@@ -243,7 +232,7 @@ impl Ending {
         self.out.release(!reason.flushes());
         discard((self.remainder.take(), self.core.take_remainder()));
         self.stage = Stage::Closed;
-        self.patience = None;
+        self.until = 0;
         let closed = Closed { reason, ..self.core.sum_up(self.out.totals()) };
         self.watch.ended(&self.core, &closed);
         self.core.close(closed);
@@ -267,7 +256,7 @@ impl Ending {
             }
             .map(|(at, reason)| (at, Some(reason)));
             if self.stage == Stage::Linger {
-                let at = next.map_or(self.lingers_until, |(at, _)| at.min(self.lingers_until));
+                let at = next.map_or(self.until, |(at, _)| at.min(self.until));
                 next = Some((at, Some(CloseReason::HalfCloseTimeout)));
             }
             if let Some(patience) = self.patience() {
@@ -330,9 +319,8 @@ impl Ending {
         }
         let patience = if self.core.is_cut() { micros(LAST_WORDS) } else { self.core.limits.half_close() };
         let latest = self.core.deadlines.now().saturating_add(patience);
-        let at = self.patience.map_or(latest, |at| at.min(latest));
-        self.patience = Some(at);
-        Some(at)
+        self.until = if self.until == 0 { latest } else { self.until.min(latest) };
+        Some(self.until)
     }
 }
 

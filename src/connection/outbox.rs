@@ -78,7 +78,7 @@ impl<C, W: WriteHalf> Drop for Locked<'_, C, W> {
         let nothing = self.buffer.is_empty() && self.run.is_none();
         let quiet = nothing && self.sizes.is_none() && !self.ended && self.core.failure().is_none();
         self.core.quiet.store(quiet, Ordering::Relaxed);
-        self.core.traffic.sets_out(self.totals, self.buffer.len());
+        self.core.traffic.sets_waiting(self.buffer.len());
         let held = self.out.held();
         self.core.charge(&mut self.out.charged, held);
     }
@@ -89,13 +89,13 @@ where
     C: Send + 'static,
     W: WriteHalf,
 {
-    pub(crate) fn new(core: Arc<Core>, prototype: Arc<Prototype<C>>, codec: C, half: W) -> Arc<Self> {
+    pub(crate) fn new(core: Arc<Core>, prototype: Arc<Prototype<C>>, half: W) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             core,
             prototype,
             listed: AtomicUsize::new(batch::NOBODY),
-            out: Mutex::new(Pending::new(codec, half)),
+            out: Mutex::new(Pending::new(half)),
         })
     }
 
@@ -104,9 +104,9 @@ where
     #[inline]
     fn out(&self) -> Locked<'_, C, W> {
         let mut locked = Locked { core: &self.core, out: lock(&self.out) };
-        locked.own_run();
+        locked.out.own_run(&self.core);
         if batch::is_driving(&self.core) {
-            batch::unstage(|bytes, messages, largest| locked.append(bytes, messages, largest));
+            batch::unstage(|bytes, messages, largest| locked.out.append(&self.core, bytes, messages, largest));
         }
         locked
     }
@@ -225,7 +225,7 @@ where
         out.ended = true;
         // an end in the midst of what was to be sent must not look like one in order
         let abort = abort || !out.buffer.is_empty() || out.blocked;
-        out.totals.unsent += out.buffer.len() as u64;
+        self.core.loses(out.buffer.len());
         out.buffer = BytesMut::new();
         if let Some(sizes) = &mut out.sizes {
             sizes.clear();
@@ -282,7 +282,7 @@ where
     fn append(&self, message: BytesMut) -> usize {
         let mut out = self.out();
         let size = message.len();
-        out.append(message, 1, size);
+        out.append(&self.core, message, 1, size);
         out.buffer.len()
     }
 
@@ -291,8 +291,9 @@ where
     }
 
     fn totals(&self) -> Totals {
-        let out = self.out();
-        Totals { unsent: out.totals.unsent + out.buffer.len() as u64, ..out.totals }
+        let waiting = self.out().buffer.len() as u64;
+        let (core, traffic) = (&self.core, &self.core.traffic);
+        Totals { bytes: traffic.bytes_out(), messages: traffic.messages_out(), unsent: core.lost() + waiting }
     }
 
     fn waits(&self, cx: &mut Context<'_>, until: Until) -> bool {
@@ -327,11 +328,10 @@ where
         }
         out.prepare();
         let before = out.buffer.len();
-        let (Some(codec), buffer) = (&mut out.codec, &mut out.buffer) else {
-            return Err(PushError::Closed(message));
-        };
+        let (codec, buffer) = (&mut out.codec, &mut out.buffer);
         // a panic is this connection's, whoever's task it happens in; and no torn message may stay behind
-        match caught(|| codec.encode(message, buffer)) {
+        let encode = || codec.get_or_insert_with(|| Box::new(self.prototype.codec())).encode(message, buffer);
+        match caught(encode) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 out.buffer.truncate(before);
@@ -346,7 +346,7 @@ where
             }
         }
         let size = out.buffer.len().saturating_sub(before);
-        out.appended(size, 1, size);
+        out.appended(&self.core, size, 1, size);
         Ok(out.buffer.len())
     }
 
@@ -382,7 +382,7 @@ where
         }
         out.prepare();
         out.buffer.extend_from_slice(message);
-        out.appended(message.len(), 1, message.len());
+        out.appended(&self.core, message.len(), 1, message.len());
         pushed
     }
 

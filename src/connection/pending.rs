@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, BytesMut};
 
 use super::core::Core;
-use super::outlet::{Admits, Totals, Until, WriteHalf};
+use super::outlet::{Admits, Until, WriteHalf};
 use super::roll::Run;
 use super::{batch, pool};
 #[cfg(feature = "tls")]
@@ -16,22 +16,24 @@ use crate::tls::{Lower, TlsWrite};
 /// What a waiting message of a message transport is charged beyond its bytes: empty ones are not free.
 const OVERHEAD: usize = 64;
 
+/// Of messages, in bytes.
+type Sizes = VecDeque<usize>;
+
 /// The state of an outbox, under its lock.
 pub(super) struct Pending<C, W> {
-    /// Goes with the transport.
-    pub(super) codec: Option<C>,
+    /// For what senders send: made when it is first needed, and gone with the transport.
+    pub(super) codec: Option<Box<C>>,
     pub(super) half: Option<W>,
     pub(super) buffer: BytesMut,
     /// What waits, where it is on a roll; nothing is in the buffer then.
     pub(super) run: Option<Run>,
     /// The sizes of the waiting messages, where they must be known: on a message transport, or to drop the oldest.
     /// The first may have been sent in part.
-    pub(super) sizes: Option<VecDeque<usize>>,
+    pub(super) sizes: Option<Box<Sizes>>,
     /// The first of `sizes` has been sent in part, or stands for several messages.
     pub(super) first_is_part: bool,
     /// The largest message since nothing waited, for which there must be room.
     pub(super) largest: usize,
-    pub(super) totals: Totals,
     /// What the buffer is charged for, in bytes.
     pub(super) charged: usize,
     /// The transport takes nothing: only the driver tries again.
@@ -47,16 +49,15 @@ pub(super) struct Pending<C, W> {
 }
 
 impl<C, W: WriteHalf> Pending<C, W> {
-    pub(super) fn new(codec: C, half: W) -> Self {
+    pub(super) fn new(half: W) -> Self {
         Self {
-            codec: Some(codec),
+            codec: None,
             half: Some(half),
             buffer: BytesMut::new(),
             run: None,
-            sizes: W::MESSAGES.then(VecDeque::new),
+            sizes: W::MESSAGES.then(Box::default),
             first_is_part: false,
             largest: 0,
-            totals: Totals::default(),
             charged: 0,
             blocked: false,
             away: false,
@@ -89,7 +90,7 @@ impl<C, W: WriteHalf> Pending<C, W> {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.buffer.is_empty() && self.sizes.as_ref().is_none_or(VecDeque::is_empty)
+        self.buffer.is_empty() && self.sizes.as_ref().is_none_or(|sizes| sizes.is_empty())
     }
 
     pub(super) fn has_room(&self, limit: usize) -> bool {
@@ -137,7 +138,7 @@ impl<C, W: WriteHalf> Pending<C, W> {
         let first = self.buffer.is_empty() && self.sizes.is_none() && !self.blocked;
         if let (true, Some(half)) = (first, &mut self.half) {
             while let Poll::Ready(Ok(written @ 1..)) = half.poll_write(cx, rest) {
-                self.totals.bytes += written as u64;
+                core.traffic.count_out(written);
                 core.show_written(rest.get(..written).unwrap_or(rest));
                 rest = rest.get(written..).unwrap_or_default();
                 if rest.is_empty() {
@@ -154,11 +155,11 @@ impl<C, W: WriteHalf> Pending<C, W> {
             self.buffer.extend_from_slice(rest);
         }
         // what is out costs later messages no room
-        self.appended(rest.len(), messages, if rest.is_empty() { 0 } else { largest });
+        self.appended(core, rest.len(), messages, if rest.is_empty() { 0 } else { largest });
     }
 
     /// Takes a buffer of encoded messages as it is, or what is in it.
-    pub(super) fn append(&mut self, bytes: BytesMut, messages: u64, largest: usize) {
+    pub(super) fn append(&mut self, core: &Core, bytes: BytesMut, messages: u64, largest: usize) {
         let size = bytes.len();
         if self.buffer.is_empty() {
             self.buffer = bytes;
@@ -166,11 +167,11 @@ impl<C, W: WriteHalf> Pending<C, W> {
             self.buffer.extend_from_slice(&bytes);
             pool::give_write(bytes);
         }
-        self.appended(size, messages, largest);
+        self.appended(core, size, messages, largest);
     }
 
-    pub(super) fn appended(&mut self, size: usize, messages: u64, largest: usize) {
-        self.totals.messages += messages;
+    pub(super) fn appended(&mut self, core: &Core, size: usize, messages: u64, largest: usize) {
+        core.traffic.count_messages_out(messages);
         self.largest = self.largest.max(largest);
         if let (Some(sizes), true) = (&mut self.sizes, W::MESSAGES || size > 0) {
             sizes.push_back(size);
@@ -183,7 +184,7 @@ impl<C, W: WriteHalf> Pending<C, W> {
             // whoever has it knows how long that may last
             return Poll::Pending;
         }
-        if self.buffer.is_empty() && self.sizes.as_ref().is_none_or(VecDeque::is_empty) {
+        if self.buffer.is_empty() && self.sizes.as_ref().is_none_or(|sizes| sizes.is_empty()) {
             return self.poll_flush(core, cx);
         }
         loop {
@@ -205,7 +206,7 @@ impl<C, W: WriteHalf> Pending<C, W> {
             if written == 0 && size > 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.totals.bytes += written as u64;
+            core.traffic.count_out(written);
             core.show_written(self.buffer.get(..written).unwrap_or_default());
             sent(&mut self.sizes, &mut self.first_is_part, written, W::MESSAGES);
             if written == self.buffer.len() {
@@ -256,7 +257,7 @@ impl<C, W: WriteHalf> Pending<C, W> {
         }
         self.first_is_part = false;
         self.largest = 0;
-        self.totals.bytes += waits.len() as u64;
+        core.traffic.count_out(waits.len());
         core.deadlines.drained();
         (self.away, self.blocked) = (true, true);
         Some((half, waits))
@@ -284,7 +285,7 @@ impl<C, W: WriteHalf> Pending<C, W> {
     pub(super) fn keep_sizes(&mut self) {
         if self.sizes.is_none() {
             self.first_is_part = !self.buffer.is_empty();
-            self.sizes = Some(self.first_is_part.then_some(self.buffer.len()).into_iter().collect());
+            self.sizes = Some(Box::new(self.first_is_part.then_some(self.buffer.len()).into_iter().collect()));
         }
     }
 
@@ -313,7 +314,7 @@ fn stalls(core: &Core, half: &mut impl WriteHalf) {
 }
 
 /// Takes `written` bytes off the sizes of the waiting messages.
-fn sent(sizes: &mut Option<VecDeque<usize>>, first_is_part: &mut bool, mut written: usize, messages: bool) {
+fn sent(sizes: &mut Option<Box<Sizes>>, first_is_part: &mut bool, mut written: usize, messages: bool) {
     let Some(sizes) = sizes else { return };
     if messages {
         sizes.pop_front();
@@ -376,8 +377,8 @@ mod tests {
     fn new() -> (Core, Pending<(), Holds>) {
         let peer = Peer::new(Arc::new(Endpoint::mem("test").unwrap()), PeerAddress::Memory(0));
         let core = Core::new(peer, Live::new(Limits::edge()), Silence::Stream, None);
-        let mut pending = Pending::new((), Holds::default());
-        pending.append(BytesMut::from(&b"hello"[..]), 1, 5);
+        let mut pending = Pending::<(), _>::new(Holds::default());
+        pending.append(&core, BytesMut::from(&b"hello"[..]), 1, 5);
         (core, pending)
     }
 

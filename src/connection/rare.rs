@@ -1,7 +1,7 @@
 //! What most connections do without until their end: it is made when it is first needed, so that one that idles takes no
 //! room for it.
 
-use std::sync::atomic::{Ordering::SeqCst, fence};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst, fence};
 use std::sync::{OnceLock, Weak};
 
 use tokio::time::Instant;
@@ -19,6 +19,8 @@ pub(super) struct Rare {
     pub(super) closed: OnceLock<Closed>,
     pub(super) remainder: Mutex<Option<Box<dyn Remainder>>>,
     pub(super) on_close: Mutex<Vec<Weak<dyn Leave>>>,
+    /// Bytes that were in the outbox when it was given up.
+    pub(super) lost: AtomicU64,
     /// The peer as it is known since the connection was encrypted.
     #[cfg(feature = "tls")]
     pub(super) upgraded: OnceLock<Peer>,

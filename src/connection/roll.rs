@@ -123,12 +123,12 @@ impl<C, W: WriteHalf> Pending<C, W> {
     }
 
     /// Takes the run into the buffer, which is empty while there is one.
-    pub(super) fn own_run(&mut self) {
+    pub(super) fn own_run(&mut self, core: &Core) {
         let Some(run) = self.run.take() else { return };
         self.prepare();
         self.buffer
             .extend_from_slice(lock(&run.roll.bytes).get(run.start as usize..run.end as usize).unwrap_or_default());
-        self.appended(run.len(), run.messages.into(), run.largest as usize);
+        self.appended(core, run.len(), run.messages.into(), run.largest as usize);
     }
 
     /// Writes the run; what the transport does not take now goes into the buffer.

@@ -23,11 +23,11 @@ use crate::transport::MaybeTlsRead;
 /// less room than this, it gets more.
 const SPARSE: usize = pool::READ / 4;
 /// What is read and thrown away at most after the session is over, in bytes.
-const DISCARD: usize = 1 << 20;
+const DISCARD: u32 = 1 << 20;
 /// What a codec's framing may add to [`Limits::max_message`](crate::Limits::max_message).
 const FRAMING: usize = 1024;
 
-pub(crate) struct StreamIn<R, C> {
+pub(crate) struct StreamIn<R, C, G = ()> {
     io: MaybeTlsRead<R>,
     codec: C,
     buffer: BytesMut,
@@ -38,15 +38,15 @@ pub(crate) struct StreamIn<R, C> {
     ended: bool,
     /// The codec failed; what follows has no meaning.
     spoilt: bool,
-    discarded: usize,
+    discarded: u32,
     /// What the buffer is charged for, in bytes.
     charged: usize,
     /// Goes when the transport does.
-    _slot: Option<Box<dyn Send>>,
+    _guard: G,
 }
 
-impl<R, C> StreamIn<R, C> {
-    pub(crate) fn new(io: MaybeTlsRead<R>, codec: C, slot: Option<Box<dyn Send>>) -> Self {
+impl<R, C, G> StreamIn<R, C, G> {
+    pub(crate) fn new(io: MaybeTlsRead<R>, codec: C, guard: G) -> Self {
         Self {
             io,
             codec,
@@ -57,7 +57,7 @@ impl<R, C> StreamIn<R, C> {
             spoilt: false,
             discarded: 0,
             charged: 0,
-            _slot: slot,
+            _guard: guard,
         }
     }
 
@@ -92,7 +92,7 @@ impl<R, C> StreamIn<R, C> {
     }
 }
 
-impl<R, C> StreamIn<R, C>
+impl<R, C, G> StreamIn<R, C, G>
 where
     R: AsyncRead + Unpin,
 {
@@ -131,9 +131,10 @@ where
     }
 }
 
-impl<R, C, Out> Link<C::Item, Out> for StreamIn<R, C>
+impl<R, C, G, Out> Link<C::Item, Out> for StreamIn<R, C, G>
 where
     R: AsyncRead + Unpin + Send + 'static,
+    G: Send + 'static,
     C: Decoder + Encoder<Out> + Send + 'static,
     <C as Decoder>::Error: Into<BoxError>,
     <C as Encoder<Out>>::Error: Into<BoxError>,
@@ -202,9 +203,10 @@ where
     }
 }
 
-impl<R, C> Remainder for StreamIn<R, C>
+impl<R, C, G> Remainder for StreamIn<R, C, G>
 where
     R: AsyncRead + Unpin + Send,
+    G: Send,
     C: Send,
 {
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -212,7 +214,7 @@ where
         while !self.ended && self.discarded < DISCARD {
             let mut buffer = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => self.discarded += buffer.filled().len(),
+                Ok(()) if !buffer.filled().is_empty() => self.discarded += buffer.filled().len() as u32,
                 _ => self.ended = true,
             }
         }

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::core::Core;
-use super::outlet::Totals;
 
 /// Each of them is written by one task at a time, and may be read by anybody.
 #[derive(Debug, Default)]
@@ -30,15 +29,17 @@ impl Traffic {
         self.messages_in.store(self.messages_in().wrapping_add(1), Relaxed);
     }
 
-    /// The outbox was changed. Said under its lock.
+    /// The transport took so many. Said under the lock of the outbox, as all that is about what goes out.
     #[inline]
-    pub(super) fn sets_out(&self, totals: Totals, waiting: usize) {
-        self.bytes_out.store(totals.bytes, Relaxed);
-        self.messages_out.store(totals.messages, Relaxed);
-        self.waiting.store(waiting, Relaxed);
+    pub(super) fn count_out(&self, bytes: usize) {
+        self.bytes_out.store(self.bytes_out().wrapping_add(bytes as u64), Relaxed);
     }
 
-    /// As [`sets_out`](Self::sets_out), where nothing has gone out.
+    #[inline]
+    pub(super) fn count_messages_out(&self, messages: u64) {
+        self.messages_out.store(self.messages_out().wrapping_add(messages), Relaxed);
+    }
+
     #[inline]
     pub(super) fn sets_waiting(&self, waiting: usize) {
         self.waiting.store(waiting, Relaxed);

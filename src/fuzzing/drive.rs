@@ -32,13 +32,7 @@ where
     F: FnOnce(Connection<In, Out>) -> Fut,
     Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    start(
-        codec,
-        Stream(write),
-        limits,
-        |codec| Box::new(StreamIn::new(MaybeTlsRead::Plain(read), codec, None)),
-        session,
-    )
+    start(codec, Stream(write), limits, |codec| Box::new(StreamIn::new(MaybeTlsRead::Plain(read), codec, ())), session)
 }
 
 /// As [`drive`], over messages, of which invalid ones may be nobody's end. `write` gets each message whole, and says whether
@@ -84,7 +78,7 @@ where
     let peer = Peer::new(Arc::clone(endpoint), PeerAddress::Memory(0));
     let core = Arc::new(Core::new(peer, Live::new(limits), Silence::Stream, None));
     let prototype = Prototype::new(codec);
-    let out = Outbox::new(core, Arc::clone(&prototype), prototype.codec(), write);
+    let out = Outbox::new(core, Arc::clone(&prototype), write);
     let conn = Connection::new(link(prototype.codec()), Arc::clone(&out) as _);
     let end = Arc::new(End::default());
     let driver = Driver::new(session(conn), out, Scope::new(Span::none()), Arc::clone(&end) as _);

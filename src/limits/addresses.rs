@@ -2,20 +2,25 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::sync::{Mutex, lock};
 
 /// What counts as one address: an IPv6 peer has a whole /64 network to itself (RFC 6177), an IPv4 peer one address.
+///
+/// It is the upper half of the IPv6 address. IPv4 ones are in a network that is reserved and nobody's (RFC 4291, section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Prefix(IpAddr);
+pub(crate) struct Prefix(u64);
+
+/// `ff:ffff::/32`, with the IPv4 address behind it.
+const IPV4: u64 = 0x00ff_ffff << 32;
 
 impl From<IpAddr> for Prefix {
     fn from(addr: IpAddr) -> Self {
         match addr.to_canonical() {
-            IpAddr::V6(addr) => Self(Ipv6Addr::from_bits(addr.to_bits() & !u128::from(u64::MAX)).into()),
-            addr => Self(addr),
+            IpAddr::V6(addr) => Self((addr.to_bits() >> 64) as u64),
+            IpAddr::V4(addr) => Self(IPV4 | u64::from(addr.to_bits())),
         }
     }
 }

@@ -125,9 +125,7 @@ where
         peer: Peer,
         admission: Admission,
     ) {
-        self.open(peer, Silence::Stream, write, Spawned, |codec, _| {
-            Box::new(StreamIn::new(read, codec, Some(Box::new(admission))))
-        });
+        self.open(peer, Silence::Stream, write, Spawned, |codec, _| Box::new(StreamIn::new(read, codec, admission)));
     }
 
     /// Starts the task of a connection. A panic of the user's code on the way costs this connection only.
@@ -155,7 +153,7 @@ where
             let scope = Scope::new(span);
             let inside = scope.enter();
             let link = link(self.prototype.codec(), &core);
-            let out = Outbox::new(Arc::clone(&core), Arc::clone(&self.prototype), self.prototype.codec(), write);
+            let out = Outbox::new(Arc::clone(&core), Arc::clone(&self.prototype), write);
             made = Some((Arc::clone(&core), Arc::clone(&out)));
             let conn = Connection::new(link, Arc::clone(&out) as Arc<dyn Outbound<S::Out>>);
             let session = self.session.run(conn);

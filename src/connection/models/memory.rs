@@ -79,8 +79,8 @@ fn who_cannot_read_for_want_of_memory_goes_on_when_there_is_some() {
         let core = Arc::new(Core::new(peer, Live::new(Limits::edge()), Silence::Allowed, None));
         let memory = core.limits.get().memory;
         core.limits.memory.take(memory);
-        let out = Outbox::new(Arc::clone(&core), Prototype::new(Lines::new()), Lines::new(), pipe.stream());
-        let link = Box::new(StreamIn::new(MaybeTlsRead::Plain(pipe.stream()), Lines::new(), None));
+        let out = Outbox::new(Arc::clone(&core), Prototype::new(Lines::new()), pipe.stream());
+        let link = Box::new(StreamIn::new(MaybeTlsRead::Plain(pipe.stream()), Lines::new(), ()));
         let mut conn: Connection<String> = Connection::new(link, out);
         let giving = thread::spawn(move || core.limits.memory.give(memory));
         let message = block_on(conn.recv()).unwrap().unwrap();

@@ -60,8 +60,8 @@ impl<W: WriteHalf> Served<W> {
         };
         let peer = Peer::new(Arc::new("mem:model".parse().unwrap()), PeerAddress::Memory(0));
         let core = Arc::new(Core::new(peer, Live::new(limits), Silence::Allowed, None));
-        let out = Outbox::new(core, Prototype::new(Lines::new()), Lines::new(), write);
-        let link = Box::new(StreamIn::new(MaybeTlsRead::Plain(pipe.stream()), Lines::new(), None));
+        let out = Outbox::new(core, Prototype::new(Lines::new()), write);
+        let link = Box::new(StreamIn::new(MaybeTlsRead::Plain(pipe.stream()), Lines::new(), ()));
         let conn = Connection::new(link, Arc::clone(&out) as _);
         let driver = Driver::new(session(conn), Arc::clone(&out) as _, Scope::new(Span::none()), Arc::new(Alone));
         let out = Arc::downgrade(&out);

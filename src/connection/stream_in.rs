@@ -23,7 +23,7 @@ use crate::transport::MaybeTlsRead;
 /// less room than this, it gets more.
 const SPARSE: usize = pool::READ / 4;
 /// What is read and thrown away at most after the session is over, in bytes.
-const DISCARD: u32 = 1 << 20;
+const DISCARD: usize = 1 << 20;
 /// What a codec's framing may add to [`Limits::max_message`](crate::Limits::max_message).
 const FRAMING: usize = 1024;
 
@@ -38,8 +38,7 @@ pub(crate) struct StreamIn<R, C, G = ()> {
     ended: bool,
     /// The codec failed; what follows has no meaning.
     spoilt: bool,
-    discarded: u32,
-    /// What the buffer is charged for, in bytes.
+    /// What the buffer is charged for, in bytes; after the session is over, what was read and thrown away.
     charged: usize,
     /// Goes when the transport does.
     _guard: G,
@@ -55,7 +54,6 @@ impl<R, C, G> StreamIn<R, C, G> {
             fresh: false,
             ended: false,
             spoilt: false,
-            discarded: 0,
             charged: 0,
             _guard: guard,
         }
@@ -211,10 +209,10 @@ where
 {
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
-        while !self.ended && self.discarded < DISCARD {
+        while !self.ended && self.charged < DISCARD {
             let mut buffer = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => self.discarded += buffer.filled().len() as u32,
+                Ok(()) if !buffer.filled().is_empty() => self.charged += buffer.filled().len(),
                 _ => self.ended = true,
             }
         }

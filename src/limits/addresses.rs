@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::sync::{Mutex, lock};
@@ -11,17 +12,20 @@ use crate::sync::{Mutex, lock};
 ///
 /// It is the upper half of the IPv6 address. IPv4 ones are in a network that is reserved and nobody's (RFC 4291, section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Prefix(u64);
+pub(crate) struct Prefix(NonZeroU64);
 
 /// `ff:ffff::/32`, with the IPv4 address behind it.
 const IPV4: u64 = 0x00ff_ffff << 32;
+/// `::/64`, where there is nobody but the host itself, at `::1`.
+const SELF: NonZeroU64 = NonZeroU64::MIN;
 
 impl From<IpAddr> for Prefix {
     fn from(addr: IpAddr) -> Self {
-        match addr.to_canonical() {
-            IpAddr::V6(addr) => Self((addr.to_bits() >> 64) as u64),
-            IpAddr::V4(addr) => Self(IPV4 | u64::from(addr.to_bits())),
-        }
+        let bits = match addr.to_canonical() {
+            IpAddr::V6(addr) => (addr.to_bits() >> 64) as u64,
+            IpAddr::V4(addr) => IPV4 | u64::from(addr.to_bits()),
+        };
+        Self(NonZeroU64::new(bits).unwrap_or(SELF))
     }
 }
 
@@ -32,6 +36,12 @@ pub(crate) struct Addresses(Mutex<HashMap<Prefix, usize>>);
 impl Addresses {
     /// Takes a place for `addr`, to be given back by dropping it, if it has less than `limit`.
     pub(crate) fn take(self: &Arc<Self>, addr: IpAddr, limit: Option<usize>) -> Option<Place> {
+        let prefix = self.enter(addr, limit)?;
+        Some(Place { addresses: Arc::clone(self), prefix })
+    }
+
+    /// As [`take`](Self::take), to be given back by [`leave`](Self::leave).
+    pub(crate) fn enter(&self, addr: IpAddr, limit: Option<usize>) -> Option<Prefix> {
         let prefix = Prefix::from(addr);
         let mut counts = lock(&self.0);
         let count = counts.entry(prefix).or_insert(0);
@@ -39,7 +49,21 @@ impl Addresses {
             return None;
         }
         *count += 1;
-        Some(Place { addresses: Arc::clone(self), prefix })
+        Some(prefix)
+    }
+
+    pub(crate) fn leave(&self, prefix: Prefix) {
+        let mut counts = lock(&self.0);
+        if let Entry::Occupied(mut entry) = counts.entry(prefix) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+        if counts.is_empty() {
+            // the memory of a peak is not kept
+            counts.shrink_to(64);
+        }
     }
 }
 
@@ -51,17 +75,7 @@ pub(crate) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = lock(&self.addresses.0);
-        if let Entry::Occupied(mut entry) = counts.entry(self.prefix) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
-        if counts.is_empty() {
-            // the memory of a peak is not kept
-            counts.shrink_to(64);
-        }
+        self.addresses.leave(self.prefix);
     }
 }
 

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 pub use overload::Overload;
 
-pub(crate) use addresses::{Addresses, Place};
+pub(crate) use addresses::{Addresses, Place, Prefix};
 pub(crate) use budget::{Budget, Relief, STEP, Waits};
 pub(crate) use handshakes::Handshakes;
 pub(crate) use live::{Live, micros};

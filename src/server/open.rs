@@ -9,13 +9,14 @@ use super::greeting::{Greeted, Greeting};
 use super::hub::Hub;
 use super::refusals::Refusal;
 use super::slots::Slot;
+use super::workers::Taken;
 use crate::codec::Codec;
 use crate::connection::{
     Connection, Core, Driver, Link, Outbound, Outbox, Prototype, Silence, StreamIn, Timing, WriteHalf, caught, finish,
 };
 use crate::endpoint::Endpoint;
 use crate::handler::Session;
-use crate::limits::{Overload, Place};
+use crate::limits::{Overload, Prefix};
 use crate::log::{Scope, TypeName};
 use crate::peer::{Peer, PeerAddress};
 use crate::sync::spawn;
@@ -35,8 +36,24 @@ pub(crate) struct Origin<S, C> {
 
 /// What a connection has taken of what is limited. Given back when its descriptor is closed.
 struct Admission {
-    _slot: Slot,
-    _place: Option<Place>,
+    hub: Arc<Hub>,
+    place: Option<Prefix>,
+    _worker: Option<Taken>,
+}
+
+impl Admission {
+    fn new(hub: &Arc<Hub>, slot: Slot) -> Self {
+        Self { hub: Arc::clone(hub), place: None, _worker: slot.keep() }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.hub.addresses.leave(place);
+        }
+        self.hub.slots.give();
+    }
 }
 
 /// Starts what drives a connection.
@@ -61,7 +78,7 @@ where
     /// Takes a stream: opens its connection, or has it do its handshakes first, in a task of its own.
     pub(crate) fn take<T: ByteStream>(self: &Arc<Self>, stream: T, slot: Slot) {
         let address = stream.address();
-        let mut admission = Admission { _slot: slot, _place: None };
+        let mut admission = Admission::new(&self.hub, slot);
         if !self.greeting.trusts(address) {
             return self.refuse(stream, Refusal::Untrusted);
         }
@@ -79,8 +96,8 @@ where
     /// Counts the connection for its address. False if that has too many.
     fn admit(&self, address: PeerAddress, admission: &mut Admission) -> bool {
         let PeerAddress::Ip(addr) = address else { return true };
-        admission._place = self.hub.addresses.take(addr.ip(), self.hub.limits.get().per_address);
-        admission._place.is_some()
+        admission.place = self.hub.addresses.enter(addr.ip(), self.hub.limits.get().per_address);
+        admission.place.is_some()
     }
 
     pub(crate) fn refuse(&self, stream: impl ByteStream, why: Refusal) {

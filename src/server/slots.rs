@@ -33,7 +33,7 @@ impl Slots {
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<Slot> {
         let take = |used: usize| (used < self.limit.load(Ordering::Acquire)).then_some(used + 1);
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
-        Some(Slot { slots: Arc::clone(self), _place: None })
+        Some(Slot { slots: Some(Arc::clone(self)), place: None })
     }
 
     /// Takes a slot, to be given back by dropping it.
@@ -44,6 +44,12 @@ impl Slots {
         self.watch(cx);
         // one may have come free in between
         self.try_take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Gives a slot back that was [kept](Slot::keep).
+    pub(crate) fn give(&self) {
+        self.used.fetch_sub(1, Ordering::AcqRel);
+        self.wake();
     }
 
     fn wake(&self) {
@@ -63,23 +69,30 @@ impl Slots {
 
 /// One open connection.
 pub(crate) struct Slot {
-    slots: Arc<Slots>,
+    slots: Option<Arc<Slots>>,
     /// Where it lives.
-    _place: Option<Taken>,
+    place: Option<Taken>,
 }
 
 impl Slot {
     /// The connection lives at a worker's.
     pub(crate) fn at(mut self, place: Taken) -> Self {
-        self._place = Some(place);
+        self.place = Some(place);
         self
+    }
+
+    /// Somebody else gives it back, by [`Slots::give`], and holds the place.
+    pub(crate) fn keep(mut self) -> Option<Taken> {
+        self.slots = None;
+        self.place.take()
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.slots.used.fetch_sub(1, Ordering::AcqRel);
-        self.slots.wake();
+        if let Some(slots) = self.slots.take() {
+            slots.give();
+        }
     }
 }
 

@@ -1,11 +1,14 @@
-//! What hythe costs beside two tokio servers: a hand-written loop, and the canonical one over tokio-util's `Framed`.
+//! What hythe costs beside tokio servers: hand-written loops, and the canonical ones over tokio-util's `Framed`. With
+//! other frameworks as well, it is what `benches/run` runs.
 //!
 //! ```text
-//! cargo bench --bench echo                            # everything, in four to eight minutes
+//! cargo bench --bench echo                            # everything, in ten to fifteen minutes
 //! cargo bench --bench echo -- --only 'TCP, 50'        # scenarios whose name contains this
 //! cargo bench --bench echo -- --only fan-out --rounds 9
 //! cargo bench --bench echo -- --server hythe          # this one alone, for a profiler
 //! cargo bench --bench echo -- --quick                 # does it work? The figures mean little
+//! cargo bench --bench echo -- --syscalls              # and count system calls per message, with strace
+//! cargo bench --bench echo -- --peers LIST --write benches/results
 //! ```
 //!
 //! The cost is the server process's CPU time (user and system) for each message; for idle connections, what each adds
@@ -14,16 +17,31 @@
 //! the machine does, it does to both. Compare the ratios; the nanoseconds are this machine's. Where the load generator
 //! is busy all the time, the server could answer more messages a second than it is shown to.
 //!
-//! `plan` says what is measured, `servers` are the servers, `load` is the load generator, `measure` has the clocks.
+//! The hand-written loop that the ratios are to copies whole frames and has no messages; the one `with Bytes` has.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `plan` | what is measured, and what hythe is held to |
+//! | `peers` | who is compared |
+//! | `servers` | the servers |
+//! | `load` | the load generator |
+//! | `measure`, `syscalls` | the clocks, and strace |
+//! | `table`, `svg` | what is printed and drawn |
 
 #[cfg(target_os = "linux")]
 mod load;
 #[cfg(target_os = "linux")]
 mod measure;
 #[cfg(target_os = "linux")]
+mod peers;
+#[cfg(target_os = "linux")]
 mod plan;
 #[cfg(target_os = "linux")]
 mod servers;
+#[cfg(target_os = "linux")]
+mod svg;
+#[cfg(target_os = "linux")]
+mod syscalls;
 #[cfg(target_os = "linux")]
 mod table;
 
@@ -42,24 +60,34 @@ fn main() -> anyhow::Result<()> {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
     use std::time::Duration;
 
-    use anyhow::{Context, Result, bail};
+    use anyhow::{Context, Result, bail, ensure};
 
     use crate::measure::{self, Sample, Server};
-    use crate::plan::{Peer, Scenario, Service, Transport, scenarios};
+    use crate::peers::{Own, Peer};
+    use crate::plan::{Scenario, Service, Transport, scenarios};
+    use crate::syscalls::Strace;
     use crate::table::Results;
-    use crate::{load, servers, table};
+    use crate::{load, servers, svg, table};
 
     /// A run is repeated when one of the cores had other work for more than this part of it.
     const FOREIGN: f64 = 0.1;
     /// How often at most.
     const REPEATS: usize = 1;
 
+    /// For how long system calls are counted, at least.
+    const TRACED: Duration = Duration::from_secs(1);
+
     struct Options {
         only: String,
-        server: Option<Peer>,
+        server: Option<String>,
+        /// Further servers.
+        peers: Vec<Peer>,
+        /// Where tables and picture go.
+        write: Option<PathBuf>,
+        syscalls: bool,
         rounds: usize,
         warm_up: Duration,
         length: Duration,
@@ -69,8 +97,18 @@ mod linux {
 
     impl Options {
         fn full() -> Self {
-            let (warm_up, length) = (Duration::from_millis(300), Duration::from_secs(1));
-            Self { only: String::new(), server: None, rounds: 5, warm_up, length, idle: 10_000, repeats: REPEATS }
+            Self {
+                only: String::new(),
+                server: None,
+                peers: Vec::new(),
+                write: None,
+                syscalls: false,
+                rounds: 5,
+                warm_up: Duration::from_millis(300),
+                length: Duration::from_secs(1),
+                idle: 10_000,
+                repeats: REPEATS,
+            }
         }
 
         fn quick() -> Self {
@@ -87,31 +125,39 @@ mod linux {
                 let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
                 match arg.as_str() {
                     "--only" => options.only.clone_from(value()?),
-                    "--server" => options.server = Some(peer(value()?)?),
+                    "--server" => options.server = Some(value()?.clone()),
+                    "--peers" => options.peers = Peer::listed(Path::new(value()?))?,
+                    "--write" => options.write = Some(value()?.into()),
+                    "--syscalls" => options.syscalls = true,
                     "--rounds" => options.rounds = value()?.parse::<usize>()?.max(1),
                     "--quick" | "--bench" | "--test" => {}
-                    _ => bail!("what is {arg}? There are --quick, --rounds N, --only TEXT and --server NAME"),
+                    _ => bail!(
+                        "what is {arg}? There are --quick, --syscalls, --rounds N, --only TEXT, --server NAME, \
+                         --peers LIST and --write FOLDER"
+                    ),
                 }
             }
+            ensure!(!options.syscalls || Strace::is_there(), "there is no strace");
             Ok(options)
         }
-    }
 
-    fn peer(name: &str) -> Result<Peer> {
-        let known = Peer::ALL.map(Peer::name).join(", ");
-        Peer::ALL.into_iter().find(|peer| peer.name() == name).with_context(|| format!("the servers are {known}"))
+        fn peers(&self, scenario: &Scenario) -> Vec<Peer> {
+            let wanted = |peer: &Peer| self.server.as_ref().is_none_or(|only| *only == peer.name);
+            let all = Peer::own().into_iter().chain(self.peers.iter().cloned());
+            all.filter(|peer| wanted(peer) && peer.serves(scenario)).collect()
+        }
     }
 
     pub(crate) fn run() -> Result<()> {
         let args: Vec<String> = std::env::args().skip(1).collect();
         match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            ["--serve", peer, service, transport, socket, ref core @ ..] => {
+            ["--serve", own, service, transport, socket] => {
+                let own = Own::ALL.into_iter().find(|known| known.name() == own).context("what server?")?;
                 let service =
                     Service::ALL.into_iter().find(|known| known.name() == service).context("what service?")?;
                 let transport =
                     Transport::ALL.into_iter().find(|known| known.name() == transport).context("what transport?")?;
-                let core = core.first().map(|core| core.parse()).transpose()?;
-                servers::run(self::peer(peer)?, service, transport, Path::new(socket), core)
+                servers::run(own, service, transport, Path::new(socket))
             }
             _ => compare(&Options::parse(&args)?),
         }
@@ -134,47 +180,89 @@ mod linux {
         if idle < options.idle {
             println!("only {idle} idle connections: the limit of open files allows no more");
         }
-        println!("medians of {} rounds of {:.1} s\n", options.rounds, options.length.as_secs_f64());
-        table::head();
+        let (rounds, seconds) = (options.rounds, options.length.as_secs_f64());
+        let mut report = format!("Medians of {rounds} rounds of {seconds:.1} s.\n\n") + &table::head();
+        print!("{report}");
         let mut all = Vec::new();
         for scenario in scenarios(idle).into_iter().filter(|one| one.to_string().contains(&options.only)) {
             let results = compare_in(scenario, options, cores)?;
-            results.print();
+            print!("{}", results.rows());
+            report += &results.rows();
             all.push(results);
         }
-        println!();
-        all.iter().filter_map(Results::verdict).for_each(|verdict| println!("{verdict}"));
-        let disturbed: Vec<String> = all.iter().filter_map(|results| results.disturbed(FOREIGN)).collect();
-        if !disturbed.is_empty() {
-            println!("\nother work on the cores ({:.0} % of the time or more):", FOREIGN * 100.0);
-            disturbed.iter().for_each(|line| println!("  {line}"));
+        let below = below(&all);
+        print!("{below}");
+        if let Some(folder) = &options.write {
+            std::fs::create_dir_all(folder)?;
+            std::fs::write(folder.join("echo.md"), report + &below)?;
+            if let Some(picture) = svg::draw(&all) {
+                std::fs::write(folder.join("echo.svg"), picture)?;
+            }
+            println!("\nwritten to {}", folder.display());
         }
         Ok(())
     }
 
+    /// What stands below the table.
+    fn below(all: &[Results]) -> String {
+        let mut text = String::new();
+        let mut part = |title: &str, lines: Vec<String>| {
+            if !lines.is_empty() {
+                text += &format!("\n{title}\n\n{}\n", lines.join("\n"));
+            }
+        };
+        let list = |lines: Vec<String>| lines.into_iter().map(|line| format!("- {line}")).collect();
+        part("What hythe is held to:", list(all.iter().filter_map(Results::verdict).collect()));
+        part("Datagrams lost, in all rounds:", list(all.iter().filter_map(Results::lost).collect()));
+        let disturbed = all.iter().filter_map(|results| results.disturbed(FOREIGN)).collect();
+        let title = format!("Runs with other work on the cores, {:.0} % of the time or more:", FOREIGN * 100.0);
+        part(&title, list(disturbed));
+        let calls: String = all.iter().map(Results::calls).collect();
+        if !calls.is_empty() {
+            let head = "| scenario | server | all | by name |\n|---|---|---|---|\n".to_owned();
+            part("System calls per message:", vec![head + &calls]);
+        }
+        text
+    }
+
     /// All rounds of a scenario: the servers take turns, and another one begins each time.
     fn compare_in(scenario: Scenario, options: &Options, cores: Option<(usize, usize)>) -> Result<Results> {
-        let wanted = scenario.peers().iter().filter(|peer| options.server.is_none_or(|only| only == **peer));
-        let mut peers: Vec<(Peer, Vec<Sample>)> = wanted.map(|peer| (*peer, Vec::new())).collect();
+        let mut peers: Vec<(Peer, Vec<Sample>)> =
+            options.peers(&scenario).into_iter().map(|peer| (peer, Vec::new())).collect();
         for round in 0..options.rounds {
             for turn in 0..peers.len() {
                 let place = (round + turn) % peers.len();
                 let (peer, samples) = &mut peers[place];
-                let sample = settled(*peer, scenario, options, cores);
-                samples.push(sample.with_context(|| format!("{scenario}: {}", peer.name()))?);
+                match settled(peer, &scenario, options, cores) {
+                    Ok(sample) => samples.push(sample),
+                    // somebody else's server may fail; ours may not
+                    Err(error) if !peer.tells() => println!("{scenario}: {}: {error:#}", peer.name),
+                    Err(error) => return Err(error).with_context(|| format!("{scenario}: {}", peer.name)),
+                }
+            }
+        }
+        if options.syscalls && !scenario.is_idle() {
+            for (peer, samples) in &mut peers {
+                // a run of its own
+                let calls = once(peer, &scenario, options, cores, true).map(|sample| sample.calls);
+                match (calls, samples.first_mut()) {
+                    (Ok(calls), Some(first)) => first.calls = calls,
+                    (Err(error), _) => println!("{scenario}: {}: strace: {error:#}", peer.name),
+                    _ => {}
+                }
             }
         }
         Ok(Results { scenario, peers })
     }
 
     /// One run, and another one if it was disturbed; the least disturbed one counts.
-    fn settled(peer: Peer, scenario: Scenario, options: &Options, cores: Option<(usize, usize)>) -> Result<Sample> {
-        let mut best = once(peer, scenario, options, cores)?;
+    fn settled(peer: &Peer, scenario: &Scenario, options: &Options, cores: Option<(usize, usize)>) -> Result<Sample> {
+        let mut best = once(peer, scenario, options, cores, false)?;
         for _ in 0..options.repeats {
             if best.foreign <= FOREIGN {
                 break;
             }
-            let again = once(peer, scenario, options, cores)?;
+            let again = once(peer, scenario, options, cores, false)?;
             if again.foreign < best.foreign {
                 best = again;
             }
@@ -182,10 +270,18 @@ mod linux {
         Ok(best)
     }
 
-    fn once(peer: Peer, scenario: Scenario, options: &Options, cores: Option<(usize, usize)>) -> Result<Sample> {
+    fn once(
+        peer: &Peer,
+        scenario: &Scenario,
+        options: &Options,
+        cores: Option<(usize, usize)>,
+        traced: bool,
+    ) -> Result<Sample> {
         let folder = tempfile::tempdir()?;
         let socket = folder.path().join("echo.sock");
-        let mut server = Server::start(peer, scenario.service(), scenario.transport, &socket, cores)?;
-        load::run(scenario.load, &mut server, options.warm_up, options.length)
+        let mut server = Server::start(peer, scenario, &socket, cores, traced)?;
+        // strace makes everything slow
+        let length = if traced { options.length.max(TRACED) } else { options.length };
+        load::run(scenario.load, &mut server, options.warm_up.max(peer.warm_up), length)
     }
 }

@@ -10,7 +10,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::plan::{Peer, Service, Transport};
+use crate::peers::Peer;
+use crate::plan::{Scenario, Transport};
+use crate::syscalls::Strace;
 
 /// Keeps this process on one core.
 pub(crate) fn pin(core: usize) -> Result<()> {
@@ -39,29 +41,52 @@ pub(crate) struct Server {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
+    /// It answers a line with the CPU time it has used.
+    tells: bool,
+    /// System calls are to be counted.
+    pub(crate) traced: bool,
     pub(crate) transport: Transport,
     /// `127.0.0.1:PORT`, or the socket's path.
     pub(crate) address: String,
+    /// Where a server that speaks TLS puts its certificate.
+    #[cfg(feature = "tls")]
+    pub(crate) certificate: std::path::PathBuf,
     /// The server's and the load's.
     pub(crate) cores: Option<(usize, usize)>,
 }
 
 impl Server {
     pub(crate) fn start(
-        peer: Peer,
-        service: Service,
-        transport: Transport,
+        peer: &Peer,
+        scenario: &Scenario,
         socket: &Path,
         cores: Option<(usize, usize)>,
+        traced: bool,
     ) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--serve", peer.name(), service.name(), transport.name()]).arg(socket);
-        command.args(cores.map(|(server, _)| server.to_string()));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let words = peer.command(scenario, socket)?;
+        let (program, args) = words.split_first().context("no command")?;
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // a process runs where the one that starts it does
+        cores.map(|(server, _)| pin(server)).transpose()?;
+        let child = command.spawn();
+        cores.map(|(_, load)| pin(load)).transpose()?;
+        let mut child = child.with_context(|| format!("starting {program}"))?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let (input, output) = input.zip(output).context("the server has no pipes")?;
-        let output = BufReader::new(output);
-        let mut server = Self { child, input, output, transport, address: String::new(), cores };
+        let (output, transport) = (BufReader::new(output), scenario.transport);
+        let mut server = Self {
+            child,
+            input,
+            output,
+            tells: peer.tells(),
+            traced,
+            transport,
+            address: String::new(),
+            #[cfg(feature = "tls")]
+            certificate: socket.with_file_name("certificate"),
+            cores,
+        };
         server.address = server.line()?;
         Ok(server)
     }
@@ -72,10 +97,24 @@ impl Server {
         Ok(line.trim_end().to_owned())
     }
 
-    /// CPU time used so far.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// CPU time used so far. Of a server that does not tell, what the scheduler has noted: that is as of its last tick.
     fn cpu(&mut self) -> Result<Duration> {
-        self.input.write_all(b"\n")?;
-        Ok(Duration::from_nanos(self.line()?.parse()?))
+        if self.tells {
+            self.input.write_all(b"\n")?;
+            return Ok(Duration::from_nanos(self.line()?.parse()?));
+        }
+        let mut nanos = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // a thread may have ended since
+            let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+            nanos += text.split_whitespace().next().map_or(Ok(0), str::parse::<u64>)?;
+        }
+        ensure!(nanos > 0, "no CPU time: this kernel keeps no schedstat");
+        Ok(Duration::from_nanos(nanos))
     }
 
     /// Resident memory in bytes.
@@ -100,7 +139,7 @@ impl Drop for Server {
 }
 
 /// What one run gave.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
     /// Of the server: CPU nanoseconds per message, or resident bytes per connection.
     pub(crate) cost: f64,
@@ -113,6 +152,10 @@ pub(crate) struct Sample {
     pub(crate) load: f64,
     /// How busy either core was with something else.
     pub(crate) foreign: f64,
+    /// Messages that never came back.
+    pub(crate) lost: u64,
+    /// System calls per message, the most frequent first; where they were counted.
+    pub(crate) calls: Vec<(String, f64)>,
 }
 
 /// The clocks at one moment.
@@ -132,6 +175,8 @@ pub(crate) struct Window<'a> {
     length: Duration,
     opened: Option<Reading>,
     messages: u64,
+    lost: u64,
+    strace: Option<Strace>,
     latencies: Latencies,
     /// When `poll` was last called, and how many messages there were then.
     polled: (Duration, u64),
@@ -148,6 +193,8 @@ impl<'a> Window<'a> {
             length,
             opened: None,
             messages: 0,
+            lost: 0,
+            strace: None,
             latencies: Latencies::new(),
             polled: (Duration::ZERO, 0),
             idle: Duration::ZERO,
@@ -161,8 +208,22 @@ impl<'a> Window<'a> {
 
     /// So many messages have come back, each of which was sent so many nanoseconds ago.
     pub(crate) fn record(&mut self, messages: u64, latency: u64) {
+        // of what was under way when strace came, it may not have seen all
+        if self.strace.is_some() && self.now().saturating_sub(latency) < self.opens.as_nanos() as u64 {
+            return;
+        }
         self.messages += messages;
         self.latencies.record(messages, latency);
+    }
+
+    /// So many messages will not come back.
+    pub(crate) fn lose(&mut self, messages: u64) {
+        self.lost += messages;
+    }
+
+    /// Where the server listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.server.address
     }
 
     /// The sample, once the window has closed.
@@ -173,16 +234,21 @@ impl<'a> Window<'a> {
         }
         self.polled = (now, self.messages);
         if self.opened.is_none() && now >= self.opens {
+            if self.server.traced {
+                self.strace = Some(Strace::start(self.server.id())?);
+            }
             self.opened = Some(self.read()?);
             self.opens = self.origin.elapsed();
-            self.messages = 0;
+            (self.messages, self.lost) = (0, 0);
             self.latencies.clear();
             self.idle = Duration::ZERO;
             self.polled = (self.opens, 0);
         } else if self.opened.is_some() && now >= self.opens + self.length {
             let messages = self.messages;
             let end = self.read()?;
-            return self.opened.take().map(|start| self.sample(&start, &end, messages)).transpose();
+            let calls = self.strace.take().map(|strace| strace.stop(messages)).transpose()?.unwrap_or_default();
+            let Some(start) = self.opened.take() else { return Ok(None) };
+            return Ok(Some(Sample { calls, ..self.sample(&start, &end, messages)? }));
         }
         Ok(None)
     }
@@ -215,6 +281,8 @@ impl<'a> Window<'a> {
             p99: self.latencies.quantile(0.99),
             load: (load / wall).min(1.0 - self.idle.as_secs_f64() / wall),
             foreign,
+            lost: self.lost,
+            calls: Vec::new(),
         })
     }
 }

@@ -1,42 +1,27 @@
-//! What is measured: the servers, the scenarios, the bars.
+//! What is measured: the scenarios, and what hythe is held to in them.
 
 use std::fmt;
 
-/// A server that is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Peer {
-    /// A tokio loop written for the purpose; the others are compared with it.
-    Hand,
-    Hythe,
-    /// The canonical loop over tokio-util's `Framed`.
-    Framed,
-}
-
-impl Peer {
-    pub(crate) const ALL: [Self; 3] = [Self::Hand, Self::Hythe, Self::Framed];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Hand => "hand-written",
-            Self::Hythe => "hythe",
-            Self::Framed => "Framed",
-        }
-    }
-}
+use crate::peers::{BY_HAND, WITH_BYTES};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     Tcp,
     Unix,
+    Udp,
+    /// TCP with TLS; only hythe and the hand-written loop, and only with the feature.
+    Tls,
 }
 
 impl Transport {
-    pub(crate) const ALL: [Self; 2] = [Self::Tcp, Self::Unix];
+    pub(crate) const ALL: [Self; 4] = [Self::Tcp, Self::Unix, Self::Udp, Self::Tls];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
             Self::Unix => "Unix",
+            Self::Udp => "UDP",
+            Self::Tls => "TLS",
         }
     }
 }
@@ -66,6 +51,10 @@ impl Service {
 pub(crate) enum Load {
     /// Every connection keeps so many frames in flight.
     Echo { connections: usize, size: usize, in_flight: usize },
+    /// Every socket keeps so many datagrams in flight.
+    Datagrams { sockets: usize, size: usize, in_flight: usize },
+    /// So many at a time connect, echo one frame and close.
+    Connect { at_once: usize, size: usize },
     /// One member sends; so many frames at most are short of full delivery.
     FanOut { members: usize, size: usize, in_flight: usize },
     /// Connections that do nothing, or have echoed one frame of 64 bytes.
@@ -75,8 +64,8 @@ pub(crate) enum Load {
 /// What hythe is held to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bar {
-    /// CPU time per message, as a multiple of the hand-written server's.
-    Ratio(f64),
+    /// CPU time per message, as a multiple of that of the server with this name.
+    Ratio(&'static str, f64),
     /// Resident memory per connection, in KiB.
     KiB(f64),
 }
@@ -85,7 +74,7 @@ pub(crate) enum Bar {
 pub(crate) struct Scenario {
     pub(crate) transport: Transport,
     pub(crate) load: Load,
-    pub(crate) bar: Option<Bar>,
+    pub(crate) bar: Bar,
 }
 
 impl Scenario {
@@ -96,30 +85,34 @@ impl Scenario {
         }
     }
 
-    pub(crate) fn peers(&self) -> &'static [Peer] {
-        match self.service() {
-            Service::Echo => &Peer::ALL,
-            // for this there is no canonical loop
-            Service::FanOut => &[Peer::Hand, Peer::Hythe],
-        }
-    }
-
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.load, Load::Idle { .. })
+    }
+
+    /// What servers of other programs call it.
+    pub(crate) fn mode(&self) -> &'static str {
+        match (self.service(), self.transport) {
+            (Service::FanOut, _) => "fan-out",
+            (_, Transport::Tcp) => "tcp",
+            (_, Transport::Unix) => "unix",
+            (_, Transport::Udp) => "udp",
+            (_, Transport::Tls) => "tls",
+        }
     }
 }
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = |size: usize| match size {
-            0..1024 => format!("{size} B"),
-            _ => format!("{} KiB", size / 1024),
+            size if size >= 1024 && size % 1024 == 0 => format!("{} KiB", size / 1024),
+            _ => format!("{size} B"),
         };
         write!(f, "{}, ", self.transport.name())?;
         match self.load {
-            Load::Echo { connections: n, size, in_flight } => {
+            Load::Echo { connections: n, size, in_flight } | Load::Datagrams { sockets: n, size, in_flight } => {
                 write!(f, "{n} × {}, {in_flight} in flight", bytes(size))
             }
+            Load::Connect { size, .. } => write!(f, "connect, {}, close", bytes(size)),
             Load::FanOut { members, size, in_flight } => {
                 write!(f, "fan-out {members} × {}, {in_flight} in flight", bytes(size))
             }
@@ -131,32 +124,54 @@ impl fmt::Display for Scenario {
 
 /// All scenarios, with so many idle connections.
 pub(crate) fn scenarios(idle: usize) -> Vec<Scenario> {
-    use Transport::{Tcp, Unix};
-    let echo = |transport, connections, size, in_flight, bar: Option<f64>| Scenario {
+    use Transport::{Tcp, Tls, Udp, Unix};
+    let echo = |transport, connections, size, in_flight, bar| Scenario {
         transport,
         load: Load::Echo { connections, size, in_flight },
-        bar: bar.map(Bar::Ratio),
+        bar: Bar::Ratio(BY_HAND, bar),
     };
-    let fan_out = |in_flight| Scenario {
+    let datagrams = |size| Scenario {
+        transport: Udp,
+        load: Load::Datagrams { sockets: 16, size, in_flight: 32 },
+        bar: Bar::Ratio(BY_HAND, 1.0),
+    };
+    let fan_out = |in_flight, bar| Scenario {
         transport: Tcp,
         load: Load::FanOut { members: 200, size: 64, in_flight },
-        bar: Some(Bar::Ratio(1.0)),
+        bar: Bar::Ratio(BY_HAND, bar),
     };
-    let silent = |touched| Scenario {
-        transport: Tcp,
+    let connect =
+        Scenario { transport: Tcp, load: Load::Connect { at_once: 16, size: 64 }, bar: Bar::Ratio(BY_HAND, 1.05) };
+    let silent = |transport, touched, kib| Scenario {
+        transport,
         load: Load::Idle { connections: idle, touched },
-        bar: Some(Bar::KiB(4.0)),
+        bar: Bar::KiB(kib),
     };
-    vec![
-        echo(Tcp, 50, 64, 1, Some(1.08)),
-        echo(Unix, 50, 64, 1, Some(1.08)),
-        echo(Tcp, 50, 64, 64, Some(1.5)),
-        echo(Unix, 50, 64, 64, Some(1.5)),
-        echo(Tcp, 50, 16 << 10, 4, Some(1.0)),
-        echo(Tcp, 1, 64, 1, None),
-        fan_out(1),
-        fan_out(16),
-        silent(false),
-        silent(true),
-    ]
+    let mut all = vec![
+        echo(Tcp, 1, 64, 1, 1.04),
+        echo(Tcp, 50, 64, 1, 1.04),
+        Scenario { bar: Bar::Ratio(WITH_BYTES, 1.3), ..echo(Tcp, 50, 64, 64, 0.0) },
+        echo(Tcp, 50, 16 << 10, 4, 0.9),
+        echo(Tcp, 1000, 256, 1, 1.04),
+        connect,
+        echo(Unix, 1, 64, 1, 1.04),
+        echo(Unix, 50, 64, 1, 1.04),
+        Scenario { bar: Bar::Ratio(WITH_BYTES, 1.3), ..echo(Unix, 50, 64, 64, 0.0) },
+        datagrams(64),
+        datagrams(1200),
+        fan_out(1, 0.97),
+        fan_out(16, 0.85),
+        silent(Tcp, false, 1.5),
+        silent(Tcp, true, 1.5),
+    ];
+    if cfg!(feature = "tls") {
+        all.push(silent(Tls, true, 20.0));
+    }
+    all.retain(|scenario| match scenario.transport {
+        Tcp => cfg!(feature = "tcp"),
+        Unix => cfg!(feature = "unix"),
+        Udp => cfg!(feature = "udp"),
+        Tls => true,
+    });
+    all
 }

@@ -1,9 +1,14 @@
 //! The load generator: one thread, raw epoll, no copies. It must cost less than the servers do.
 
+mod connects;
+mod datagrams;
+#[cfg(feature = "tls")]
+mod tls;
+
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -38,6 +43,15 @@ pub(crate) fn run(load: Load, server: &mut Server, warm_up: Duration, length: Du
             let stream = Stream::new(size, in_flight);
             let mut conns = join(server, members, &stream)?;
             fan_out(&mut conns, &stream, in_flight, &Poller::new(server.cores)?, Window::new(server, warm_up, length))
+        }
+        Load::Datagrams { sockets, size, in_flight } => {
+            let poller = Poller::new(server.cores)?;
+            datagrams::run(sockets, size, in_flight, &poller, Window::new(server, warm_up, length))
+        }
+        Load::Connect { at_once, size } => {
+            let stream = Stream::new(size, 1);
+            let (poller, address) = (Poller::new(server.cores)?, server.address.parse()?);
+            connects::run(at_once, address, &stream, &poller, Window::new(server, warm_up, length))
         }
         Load::Idle { connections, touched } => idle(server, connections, touched),
     }
@@ -101,6 +115,7 @@ impl Conn {
                 socket.set_nonblocking(true)?;
                 socket.into()
             }
+            Transport::Udp | Transport::Tls => bail!("no such load"),
             Transport::Unix => {
                 let socket = UnixStream::connect(&server.address)?;
                 socket.set_nonblocking(true)?;
@@ -166,7 +181,11 @@ impl Poller {
     }
 
     fn add(&self, conn: &Conn) -> Result<()> {
-        Ok(epoll::add(&self.epoll, &conn.socket, epoll::EventData::new_u64(conn.token), epoll::EventFlags::IN)?)
+        self.watch(&conn.socket, conn.token)
+    }
+
+    fn watch(&self, socket: &impl AsFd, token: u64) -> Result<()> {
+        Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(token), epoll::EventFlags::IN)?)
     }
 
     fn update(&self, conn: &Conn) -> Result<()> {
@@ -314,17 +333,22 @@ fn fan_out(
 fn idle(server: &Server, connections: usize, touched: bool) -> Result<Sample> {
     let (descriptors, before) = (server.descriptors()?, server.resident()?);
     let stream = Stream::new(64, 1);
-    let frame = stream.slice(0, stream.frame);
-    let mut back = vec![0; stream.frame];
-    let mut held = Vec::with_capacity(connections);
+    let mut held: Vec<Box<dyn std::any::Any>> = Vec::with_capacity(connections);
+    #[cfg(feature = "tls")]
+    let tls = (server.transport == Transport::Tls).then(|| tls::config(&server.certificate)).transpose()?;
     for _ in 0..connections {
         let mut socket = tcp(server)?;
-        if touched {
-            socket.write_all(frame)?;
-            socket.read_exact(&mut back)?;
-            ensure!(back == frame, "other bytes came back than were sent");
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &tls {
+            let mut socket = tls::connect(tls, socket)?;
+            touch(&mut socket, &stream)?;
+            held.push(Box::new(socket));
+            continue;
         }
-        held.push(socket);
+        if touched {
+            touch(&mut socket, &stream)?;
+        }
+        held.push(Box::new(socket));
     }
     let patience = Instant::now() + PATIENCE;
     while server.descriptors()? < descriptors + connections {
@@ -336,6 +360,16 @@ fn idle(server: &Server, connections: usize, touched: bool) -> Result<Sample> {
     let grown = server.resident()?.saturating_sub(before);
     ensure!(server.descriptors()? >= descriptors + connections, "the server has closed connections");
     Ok(Sample { cost: grown as f64 / connections as f64, ..Sample::default() })
+}
+
+/// One frame there and back.
+fn touch(socket: &mut (impl Read + Write), stream: &Stream) -> Result<()> {
+    let frame = stream.slice(0, stream.frame);
+    let mut back = vec![0; stream.frame];
+    socket.write_all(frame)?;
+    socket.read_exact(&mut back)?;
+    ensure!(back == frame, "other bytes came back than were sent");
+    Ok(())
 }
 
 fn tcp(server: &Server) -> Result<TcpStream> {

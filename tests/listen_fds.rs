@@ -62,9 +62,13 @@ fn child() {
             Err(error) => tell("failed", told(&error)),
             Ok(running) => {
                 let endpoints: Vec<_> = running.endpoints().iter().map(ToString::to_string).collect();
-                tell("serving", endpoints.join(" "));
-                tell("inherited by children", inherited_by_children());
-                running.until_signal().await.unwrap();
+                // told when signals are awaited, which is when the other future has been polled
+                let told = async {
+                    tell("serving", endpoints.join(" "));
+                    tell("inherited by children", inherited_by_children());
+                };
+                let (served, ()) = tokio::join!(running.until_signal(), told);
+                served.unwrap();
             }
         }
     });

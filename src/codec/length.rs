@@ -169,6 +169,20 @@ impl LengthDelimited {
     }
 }
 
+impl LengthDelimited {
+    /// Writes what stands before a message of `len` bytes, where that is all that `encode` adds to it. False, and nothing is
+    /// written, where it is not.
+    pub(crate) fn encode_head(&self, len: usize, dst: &mut BytesMut) -> bool {
+        match u32::try_from(len) {
+            Ok(prefix) if self.plain && len <= self.limit => {
+                dst.extend_from_slice(&prefix.to_be_bytes());
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Default for LengthDelimited {
     fn default() -> Self {
         Self::new()

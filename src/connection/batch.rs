@@ -16,6 +16,7 @@ use super::core::Core;
 use super::outlet::Outlet;
 use super::pool;
 use super::roll::{Rolls, Shared};
+use super::stage::{Stage, Staged};
 use crate::sync::thread_local;
 
 thread_local! {
@@ -29,56 +30,18 @@ thread_local! {
     static ROLLS: RefCell<Option<Rolls>> = const { RefCell::new(None) };
 }
 
-/// Encoded messages of the connection that is driven. Between two of them the buffer stays here.
-#[derive(Default)]
-struct Stage {
-    bytes: BytesMut,
-    messages: u64,
-    largest: usize,
-}
-
-impl Stage {
-    /// Encodes a message. What an error or a panic leaves behind is taken back.
-    #[inline]
-    fn add<E>(&mut self, encode: impl FnOnce(&mut BytesMut) -> Result<(), E>) -> Result<usize, E> {
-        let before = self.bytes.len();
-        let mut whole = Whole { bytes: &mut self.bytes, length: before };
-        encode(whole.bytes)?;
-        let length = whole.bytes.len();
-        whole.length = length;
-        self.messages += 1;
-        self.largest = self.largest.max(length.saturating_sub(before));
-        Ok(length)
-    }
-}
-
-/// Cuts a buffer back to its whole messages.
-struct Whole<'a> {
-    bytes: &'a mut BytesMut,
-    length: usize,
-}
-
-impl Drop for Whole<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.bytes.len() > self.length {
-            self.bytes.truncate(self.length);
-        }
-    }
-}
-
-/// Encodes a message into the stage, and tells how many bytes are there. The message is given back where there are
-/// `limit` bytes already.
+/// Encodes a message onto the stage, all of it or but its last part, and tells how many bytes are there. The message is
+/// given back where there are `limit` bytes already.
 #[inline]
 pub(crate) fn stage<M, E>(
     limit: usize,
     message: M,
-    encode: impl FnOnce(M, &mut BytesMut) -> Result<(), E>,
+    encode: impl FnOnce(M, &mut BytesMut) -> Result<Option<Bytes>, E>,
 ) -> Result<Result<usize, E>, M> {
     STAGE.with(|stage| match stage.try_borrow_mut() {
         Ok(mut stage) => {
             let stage = stage.get_or_insert_default();
-            if stage.bytes.len() >= limit {
+            if stage.len() >= limit {
                 return Err(message);
             }
             Ok(stage.add(|bytes| encode(message, bytes)))
@@ -88,28 +51,30 @@ pub(crate) fn stage<M, E>(
     })
 }
 
-/// Hands over what is on the stage: bytes, how many messages they are, and the largest of them.
+/// Hands over the buffer of the stage, where all that waits there is in it: bytes, how many messages they are, and the
+/// largest of them. Else what waits is lent out.
 #[inline]
-pub(crate) fn unstage(take: impl FnOnce(BytesMut, u64, usize)) {
-    STAGE.with(|stage| {
-        // a codec of the session that sends on its own connection while it encodes finds the stage in use
-        let Ok(mut stage) = stage.try_borrow_mut() else { return };
-        let Some(stage) = stage.as_mut().filter(|stage| stage.messages > 0) else { return };
-        take(mem::take(&mut stage.bytes), mem::take(&mut stage.messages), mem::take(&mut stage.largest));
+pub(crate) fn unstage(take: impl FnOnce(BytesMut, u64, usize), lend: impl FnOnce(Staged<'_>)) {
+    with_stage(|stage| match stage.hand_over() {
+        Some((bytes, messages, largest)) => take(bytes, messages, largest),
+        None => stage.lend(lend),
     });
 }
 
-/// As [`unstage`], but only lends out the bytes: their buffer stays.
+/// As [`unstage`], but only lends out: the buffer stays.
 #[inline]
-pub(crate) fn unstage_with(take: impl FnOnce(&[u8], u64, usize)) {
+pub(crate) fn unstage_with(take: impl FnOnce(Staged<'_>)) {
+    with_stage(|stage| stage.lend(take));
+}
+
+/// Where there is something on the stage.
+#[inline]
+fn with_stage(f: impl FnOnce(&mut Stage)) {
     STAGE.with(|stage| {
+        // a codec of the session that sends on its own connection while it encodes finds the stage in use
         let Ok(mut stage) = stage.try_borrow_mut() else { return };
-        let Some(stage) = stage.as_mut().filter(|stage| stage.messages > 0) else { return };
-        take(&stage.bytes, mem::take(&mut stage.messages), mem::take(&mut stage.largest));
-        if stage.bytes.capacity() <= pool::KEEP {
-            stage.bytes.clear();
-        } else {
-            stage.bytes = BytesMut::new();
+        if let Some(stage) = stage.as_mut().filter(|stage| !stage.is_empty()) {
+            f(stage);
         }
     });
 }
@@ -119,10 +84,7 @@ pub(crate) fn unstage_with(take: impl FnOnce(&[u8], u64, usize)) {
 pub(crate) fn give_back(mut buffer: BytesMut) {
     buffer.clear();
     let left = STAGE.with(|stage| match stage.try_borrow_mut().as_deref_mut() {
-        Ok(Some(stage)) if stage.bytes.capacity() == 0 && buffer.capacity() <= pool::KEEP => {
-            stage.bytes = buffer;
-            None
-        }
+        Ok(Some(stage)) => stage.give_back(buffer),
         _ => Some(buffer),
     });
     if let Some(buffer) = left {

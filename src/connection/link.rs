@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::closed::{CloseReason, Failure};
 use super::core::{Core, Remainder};
@@ -37,6 +37,10 @@ pub(crate) trait Link<In, Out>: Remainder {
     fn holds_part(&self) -> bool;
     /// Appends a message to `buffer`. After an error there may be a part of it.
     fn encode(&mut self, message: Out, buffer: &mut BytesMut) -> Result<(), Error>;
+    /// As [`encode`](Self::encode), but a large last part may be given back, to be written without a copy.
+    fn encode_apart(&mut self, message: Out, buffer: &mut BytesMut) -> Result<Option<Bytes>, Error> {
+        self.encode(message, buffer).map(|()| None)
+    }
     /// Takes the transport's half out for a TLS handshake, where it is a byte stream in the clear.
     #[cfg(feature = "tls")]
     fn take_stream(&mut self) -> Option<Box<dyn AsyncRead + Send + Unpin>> {

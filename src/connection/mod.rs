@@ -17,7 +17,7 @@
 //! | `link`, `stream_in`, `message_in` | the codec on the read half, of byte streams and of message transports |
 //! | `outlet`, `outbox`, `pending` | the outgoing side: as others see it, its lock, what is under it |
 //! | `batch`, `pump` | who writes it when: a session that waits; a task where there is no session |
-//! | `roll` | what goes to many, once |
+//! | `stage`, `roll` | what a session sends on its own connection; what goes to many, once |
 //! | `gather` | what goes over one socket for several connections, together |
 //! | `driver` | the one task of a server's connection |
 //! | `in_place` | such a task polled by whoever brought it a message |
@@ -63,6 +63,7 @@ mod rare;
 mod roll;
 mod sender;
 mod sending;
+mod stage;
 #[cfg(feature = "tls")]
 mod start_tls;
 mod stream_in;

@@ -106,7 +106,12 @@ where
         let mut locked = Locked { core: &self.core, out: lock(&self.out) };
         locked.out.own_run(&self.core);
         if batch::is_driving(&self.core) {
-            batch::unstage(|bytes, messages, largest| locked.out.append(&self.core, bytes, messages, largest));
+            let Locked { core, out } = &mut locked;
+            let out = std::cell::RefCell::new(&mut **out);
+            batch::unstage(
+                |bytes, messages, largest| out.borrow_mut().append(core, bytes, messages, largest),
+                |staged| out.borrow_mut().append_staged(core, staged),
+            );
         }
         locked
     }
@@ -164,7 +169,7 @@ where
         let out = &mut *locked;
         out.write_run(&self.core, cx);
         if batch::is_driving(&self.core) {
-            batch::unstage_with(|bytes, messages, largest| out.take_staged(&self.core, cx, bytes, messages, largest));
+            batch::unstage_with(|staged| out.take_staged(&self.core, cx, staged));
         }
         let was_blocked = out.blocked;
         if was_blocked && !as_owner {

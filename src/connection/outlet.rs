@@ -21,7 +21,6 @@ pub(crate) trait WriteHalf: Send + 'static {
     /// may wait here until a flush is ready.
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
     /// As [`poll_write`](Self::poll_write), of several slices of a stream.
-    #[cfg(feature = "tls")]
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let first = bytes.iter().find(|slice| !slice.is_empty());
         self.poll_write(cx, first.map_or(&[], |slice| slice))

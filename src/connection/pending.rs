@@ -1,7 +1,8 @@
 //! What waits to be written: bytes, the messages they are, and the transport that is to take them.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
+use std::ops::Deref;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
@@ -9,6 +10,7 @@ use bytes::{Buf, BytesMut};
 use super::core::Core;
 use super::outlet::{Admits, Until, WriteHalf};
 use super::roll::Run;
+use super::stage::Staged;
 use super::{batch, pool};
 #[cfg(feature = "tls")]
 use crate::tls::{Lower, TlsWrite};
@@ -126,17 +128,19 @@ impl<C, W: WriteHalf> Pending<C, W> {
     }
 
     /// Takes what the owner has on the stage: straight to the transport, where nothing waits before it.
-    pub(super) fn take_staged(
-        &mut self,
-        core: &Core,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-        messages: u64,
-        largest: usize,
-    ) {
-        let mut rest = bytes;
+    pub(super) fn take_staged(&mut self, core: &Core, cx: &mut Context<'_>, staged: Staged<'_>) {
         let first = self.buffer.is_empty() && self.sizes.is_none() && !self.blocked;
-        if let (true, Some(half)) = (first, &mut self.half) {
+        match staged.in_one_piece() {
+            _ if !first => self.append_staged(core, staged),
+            Some(bytes) => self.take_piece(core, cx, bytes, staged),
+            None => self.take_pieces(core, cx, staged),
+        }
+    }
+
+    #[inline]
+    fn take_piece(&mut self, core: &Core, cx: &mut Context<'_>, bytes: &[u8], staged: Staged<'_>) {
+        let mut rest = bytes;
+        if let Some(half) = &mut self.half {
             while let Poll::Ready(Ok(written @ 1..)) = half.poll_write(cx, rest) {
                 core.traffic.count_out(written);
                 core.show_written(rest.get(..written).unwrap_or(rest));
@@ -145,17 +149,57 @@ impl<C, W: WriteHalf> Pending<C, W> {
                     break;
                 }
             }
-            // the clock is only read where somebody looks at it
-            if core.is_peer_ended() && rest.len() < bytes.len() {
-                core.deadlines.progress();
+        }
+        self.took(core, &[rest], rest.len() < bytes.len(), staged);
+    }
+
+    #[cold]
+    fn take_pieces(&mut self, core: &Core, cx: &mut Context<'_>, staged: Staged<'_>) {
+        let mut pieces = staged.pieces();
+        let mut rest = pieces.as_mut_slice();
+        let mut some = false;
+        if let Some(half) = &mut self.half {
+            while let Poll::Ready(Ok(written @ 1..)) = half.poll_write_vectored(cx, rest) {
+                core.traffic.count_out(written);
+                if let Some(first) = rest.first() {
+                    core.show_written(first.get(..written).unwrap_or(first));
+                }
+                some = true;
+                IoSlice::advance_slices(&mut rest, written);
+                if rest.is_empty() {
+                    break;
+                }
             }
         }
-        if !rest.is_empty() {
+        self.took(core, rest, some, staged);
+    }
+
+    /// What was staged is out but for `rest`.
+    #[inline]
+    fn took(&mut self, core: &Core, rest: &[impl Deref<Target = [u8]>], some: bool, staged: Staged<'_>) {
+        // the clock is only read where somebody looks at it
+        if some && core.is_peer_ended() {
+            core.deadlines.progress();
+        }
+        let mut left = 0;
+        for piece in rest.iter().filter(|piece| !piece.is_empty()) {
             self.prepare();
-            self.buffer.extend_from_slice(rest);
+            self.buffer.extend_from_slice(piece);
+            left += piece.len();
         }
         // what is out costs later messages no room
-        self.appended(core, rest.len(), messages, if rest.is_empty() { 0 } else { largest });
+        self.appended(core, left, staged.messages, if left == 0 { 0 } else { staged.largest });
+    }
+
+    /// Takes encoded messages, by copying them.
+    pub(super) fn append_staged(&mut self, core: &Core, staged: Staged<'_>) {
+        self.prepare();
+        let mut size = 0;
+        for piece in staged.pieces() {
+            self.buffer.extend_from_slice(&piece);
+            size += piece.len();
+        }
+        self.appended(core, size, staged.messages, staged.largest);
     }
 
     /// Takes a buffer of encoded messages as it is, or what is in it.
@@ -406,7 +450,7 @@ mod tests {
         let (core, mut pending) = new();
         let mut cx = Context::from_waker(Waker::noop());
         assert!(pending.poll_write(&core, &mut cx).is_pending());
-        pending.take_staged(&core, &mut cx, b"more", 1, 4);
+        pending.take_staged(&core, &mut cx, Staged::new(b"more", 1, 4));
         assert_eq!(&*pending.buffer, b"more");
     }
 

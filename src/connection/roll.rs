@@ -14,6 +14,7 @@ use super::core::Core;
 use super::outlet::WriteHalf;
 use super::pending::Pending;
 use super::pool;
+use super::stage::Staged;
 use crate::sync::{Mutex, lock};
 
 /// Encoded messages, one after the other. It only grows while somebody has a part of it.
@@ -136,6 +137,6 @@ impl<C, W: WriteHalf> Pending<C, W> {
         let Some(run) = self.run.take() else { return };
         let bytes = lock(&run.roll.bytes);
         let own = bytes.get(run.start as usize..run.end as usize).unwrap_or_default();
-        self.take_staged(core, cx, own, run.messages.into(), run.largest as usize);
+        self.take_staged(core, cx, Staged::new(own, run.messages.into(), run.largest as usize));
     }
 }

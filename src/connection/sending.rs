@@ -148,7 +148,7 @@ where
             return Err(PushError::Closed(message));
         };
         let watermark = self.core.watermark();
-        match batch::stage(watermark, message, |message, buffer| link.encode(message, buffer)) {
+        match batch::stage(watermark, message, |message, buffer| link.encode_apart(message, buffer)) {
             Ok(Ok(staged)) if staged < watermark => Ok(Put::Staged),
             Ok(Ok(staged)) => Ok(Put::Waits(staged)),
             Ok(Err(error)) => Err(PushError::Encode(error)),

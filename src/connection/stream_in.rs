@@ -1,10 +1,11 @@
 //! The incoming side of a byte stream: reads into a buffer of the thread's, and decodes.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::io::poll_read_buf;
@@ -13,6 +14,8 @@ use super::closed::{CloseReason, Failure};
 use super::core::{Core, Remainder};
 use super::link::{Link, Received, decode_failure, encode_error};
 use super::pool;
+use super::stage::APART;
+use crate::codec::LengthDelimited;
 use crate::error::{BoxError, Error};
 use crate::limits::STEP;
 #[cfg(feature = "tls")]
@@ -134,6 +137,7 @@ where
     R: AsyncRead + Unpin + Send + 'static,
     G: Send + 'static,
     C: Decoder + Encoder<Out> + Send + 'static,
+    Out: 'static,
     <C as Decoder>::Error: Into<BoxError>,
     <C as Encoder<Out>>::Error: Into<BoxError>,
 {
@@ -182,6 +186,21 @@ where
     #[inline]
     fn encode(&mut self, message: Out, buffer: &mut BytesMut) -> Result<(), Error> {
         self.codec.encode(message, buffer).map_err(encode_error)
+    }
+
+    #[inline]
+    fn encode_apart(&mut self, message: Out, buffer: &mut BytesMut) -> Result<Option<Bytes>, Error> {
+        // what is encrypted is copied in any case
+        if matches!(self.io, MaybeTlsRead::Plain(_)) {
+            let known = (&self.codec as &dyn Any).downcast_ref::<LengthDelimited>();
+            let large = (&message as &dyn Any).downcast_ref::<Bytes>().filter(|message| message.len() >= APART);
+            if let (Some(codec), Some(message)) = (known, large) {
+                if codec.encode_head(message.len(), buffer) {
+                    return Ok(Some(message.clone()));
+                }
+            }
+        }
+        self.codec.encode(message, buffer).map(|()| None).map_err(encode_error)
     }
 
     #[cfg(feature = "tls")]

@@ -72,6 +72,16 @@ impl<W: WriteHalf> WriteHalf for MaybeTlsWrite<W> {
         }
     }
 
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(write) => write.poll_write_vectored(cx, bytes),
+            #[cfg(feature = "tls")]
+            Self::Tls(write) => write.poll_write_vectored(cx, bytes),
+            #[cfg(feature = "tls")]
+            Self::Away => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
     #[inline]
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

@@ -129,7 +129,6 @@ impl WriteHalf for TcpWrite {
         }
     }
 
-    #[cfg(feature = "tls")]
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Some(half) => Pin::new(half).poll_write_vectored(cx, bytes),

@@ -78,7 +78,7 @@ mod linux {
     const REPEATS: usize = 1;
 
     /// For how long system calls are counted, at least.
-    const TRACED: Duration = Duration::from_secs(1);
+    const TRACED: Duration = Duration::from_secs(2);
 
     struct Options {
         only: String,

@@ -216,6 +216,11 @@ impl<'a> Window<'a> {
         self.latencies.record(messages, latency);
     }
 
+    /// Whether strace slows the server down.
+    pub(crate) fn traced(&self) -> bool {
+        self.server.traced
+    }
+
     /// So many messages will not come back.
     pub(crate) fn lose(&mut self, messages: u64) {
         self.lost += messages;

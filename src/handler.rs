@@ -236,11 +236,10 @@ fn handle<H: Handler>(
 ) -> impl Future<Output = anyhow::Result<()>> + Send {
     async move {
         conn.core().watch_idle();
-        let core = Arc::clone(conn.core());
-        Guarded { run: Some(talk(&mut handler, &mut conn)), core: &core }.await;
+        let core = Guarded { core: Arc::clone(conn.core()), run: Some(talk(&mut handler, &mut conn)) }.await;
         drop(conn);
-        let closed = wait_closed(&core).await;
-        drop(core);
+        // so that it is gone before the handler hears of it
+        let closed = async move { wait_closed(&core).await }.await;
         handler.on_close(closed).await;
         Ok(())
     }
@@ -249,17 +248,17 @@ fn handle<H: Handler>(
 pin_project! {
     /// Runs the handler until the connection ends: by itself, by the handler's error or panic, or because it broke while
     /// the handler waited for something else. The future of the handler is gone afterwards, the handler is not.
-    struct Guarded<'a, F> {
+    struct Guarded<F> {
         #[pin]
         run: Option<F>,
-        core: &'a Core,
+        core: Arc<Core>,
     }
 }
 
-impl<F: Future<Output = anyhow::Result<()>>> Future for Guarded<'_, F> {
-    type Output = ();
+impl<F: Future<Output = anyhow::Result<()>>> Future for Guarded<F> {
+    type Output = Arc<Core>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Arc<Core>> {
         let mut me = self.project();
         let poll = || match me.run.as_mut().as_pin_mut() {
             Some(running) => running.poll(cx),
@@ -281,7 +280,7 @@ impl<F: Future<Output = anyhow::Result<()>>> Future for Guarded<'_, F> {
             Ok(_) => {}
             Err(panic) => me.core.fail(panic),
         }
-        Poll::Ready(())
+        Poll::Ready(Arc::clone(me.core))
     }
 }
 

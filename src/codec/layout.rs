@@ -18,6 +18,8 @@ pub(super) struct Layout {
     pub(super) adjustment: i64,
     pub(super) counts_itself: bool,
     pub(super) keep_prefix: bool,
+    /// It is the default: found out once, not for each message.
+    pub(super) plain: bool,
 }
 
 /// What a prefix says, checked against the limit.

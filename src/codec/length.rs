@@ -48,8 +48,6 @@ use super::{
 pub struct LengthDelimited {
     limit: usize,
     layout: Layout,
-    /// The layout is the default: found out here once, not for each message.
-    plain: bool,
 }
 
 impl LengthDelimited {
@@ -64,8 +62,8 @@ impl LengthDelimited {
                 adjustment: 0,
                 counts_itself: false,
                 keep_prefix: false,
+                plain: true,
             },
-            plain: true,
         }
     }
 
@@ -161,9 +159,9 @@ impl LengthDelimited {
     }
 
     const fn settle(mut self) -> Self {
-        self.plain = matches!(
+        self.layout.plain = matches!(
             self.layout,
-            Layout { prefix: Prefix::Big(4), offset: 0, adjustment: 0, counts_itself: false, keep_prefix: false }
+            Layout { prefix: Prefix::Big(4), offset: 0, adjustment: 0, counts_itself: false, keep_prefix: false, .. }
         );
         self
     }
@@ -174,7 +172,7 @@ impl LengthDelimited {
     /// written, where it is not.
     pub(crate) fn encode_head(&self, len: usize, dst: &mut BytesMut) -> bool {
         match u32::try_from(len) {
-            Ok(prefix) if self.plain && len <= self.limit => {
+            Ok(prefix) if self.layout.plain && len <= self.limit => {
                 dst.extend_from_slice(&prefix.to_be_bytes());
                 true
             }
@@ -195,7 +193,7 @@ impl Decoder for LengthDelimited {
 
     #[inline(always)]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-        if !self.plain {
+        if !self.layout.plain {
             return self.layout.decode(self.limit, src);
         }
         let Some((prefix, rest)) = src.split_first_chunk::<4>() else {
@@ -239,7 +237,7 @@ impl sealed::Sealed for LengthDelimited {}
 impl Framing for LengthDelimited {
     #[inline]
     fn find(&mut self, bytes: &mut [u8]) -> Result<Option<Found>, CodecError> {
-        if let (true, Some((prefix, rest))) = (self.plain, bytes.split_first_chunk::<4>()) {
+        if let (true, Some((prefix, rest))) = (self.layout.plain, bytes.split_first_chunk::<4>()) {
             let len = u32::from_be_bytes(*prefix);
             if u64::from(len) <= self.limit as u64 {
                 // Not above the limit, which is a `usize`.
@@ -253,7 +251,7 @@ impl Framing for LengthDelimited {
     #[inline]
     fn write(&mut self, message: &[u8], dst: &mut BytesMut) -> Result<(), CodecError> {
         match u32::try_from(message.len()) {
-            Ok(len) if self.plain && message.len() <= self.limit => {
+            Ok(len) if self.layout.plain && message.len() <= self.limit => {
                 dst.reserve(message.len().saturating_add(4));
                 dst.extend_from_slice(&len.to_be_bytes());
                 dst.extend_from_slice(message);

@@ -1,17 +1,18 @@
 //! What everybody who has to do with one connection shares: its task, its owner, its senders, the server.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 use std::{fmt, mem};
 
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::closed::{CloseReason, Closed, Failure};
 use super::deadlines::{Deadlines, Silence};
-use super::outlet::Totals;
+use super::outlet::{Outlet, Totals};
 use super::rare::Maybe;
 use super::timing::Timing;
 use super::traffic::Traffic;
@@ -65,8 +66,6 @@ pub(crate) struct Core {
     peer: Peer,
     pub(crate) limits: Arc<Live>,
     pub(crate) deadlines: Deadlines,
-    /// The runtime to send from where no task of ours drives the connection.
-    pub(crate) runtime: Option<Box<Handle>>,
     /// The task that drives the connection: always the same one.
     driver: Mutex<Option<Waker>>,
     /// The outbox is open and empty, as far as is known without its lock.
@@ -105,21 +104,31 @@ pub(super) const AWAITS_MEMORY: u16 = 512;
 /// What went over it is in the totals of all closed connections.
 const COUNTED: u16 = 1024;
 
+/// No task of ours drives it.
+const UNDRIVEN: u16 = 2048;
+/// What goes over it is shown.
+const SHOWN: u16 = 4096;
+
 impl Core {
     pub(crate) fn new(peer: Peer, limits: Arc<Live>, silence: Silence, runtime: Option<Handle>) -> Self {
+        let rare = Maybe::default();
+        let mut flags = 0;
+        if let Some(runtime) = runtime {
+            let _ = rare.make().runtime.set(runtime);
+            flags = UNDRIVEN;
+        }
         Self {
             id: ConnectionId::next(),
             peer,
             limits,
             deadlines: Deadlines::new(Instant::now(), silence),
-            runtime: runtime.map(Box::new),
             driver: Mutex::new(None),
             quiet: AtomicBool::new(false),
-            flags: AtomicU16::new(0),
+            flags: AtomicU16::new(flags),
             traffic: Traffic::default(),
             timing: Timing::default(),
             held: AtomicUsize::new(0),
-            rare: Maybe::default(),
+            rare,
         }
     }
 
@@ -136,6 +145,40 @@ impl Core {
     #[cfg(feature = "tls")]
     pub(crate) fn upgrade(&self, info: crate::tls::TlsInfo) {
         let _ = self.rare.make().upgraded.set(self.peer.clone().with_tls(info));
+    }
+
+    /// The runtime to send from where no task of ours drives the connection.
+    pub(crate) fn runtime(&self) -> Option<&Handle> {
+        self.rare.get()?.runtime.get()
+    }
+
+    /// The next deadline where no task of ours drives the connection.
+    pub(super) fn timer(&self) -> &Mutex<Option<Pin<Box<Sleep>>>> {
+        &self.rare.make().timer
+    }
+
+    /// The outbox where no task of ours drives the connection.
+    pub(super) fn outlet(&self) -> &OnceLock<Weak<dyn Outlet>> {
+        &self.rare.make().outlet
+    }
+
+    /// Whether a task of ours drives the connection.
+    pub(crate) fn has_driver(&self) -> bool {
+        !self.has(UNDRIVEN)
+    }
+
+    /// Has so many bytes of each read and write shown in the log.
+    pub(crate) fn show_bytes(&self, most: usize) {
+        if most > 0 {
+            self.rare.make().shown.store(most, Relaxed);
+            self.set(SHOWN);
+        }
+    }
+
+    /// How many bytes of each read and write are shown.
+    #[inline]
+    pub(super) fn shown(&self) -> usize {
+        if self.has(SHOWN) { self.rare.get().map_or(0, |rare| rare.shown.load(Relaxed)) } else { 0 }
     }
 
     fn has(&self, flag: u16) -> bool {
@@ -384,6 +427,25 @@ impl Core {
 
     pub(crate) fn take_remainder(&self) -> Option<Box<dyn Remainder>> {
         lock(&self.rare.get()?.remainder).take()
+    }
+
+    /// Waits for the peer's end, if there is somebody to look for it.
+    pub(super) fn poll_remainder(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(rare) = self.rare.get() else { return Poll::Ready(()) };
+        match &mut *lock(&rare.remainder) {
+            Some(remainder) if !remainder.ended() => remainder.poll_discard(cx),
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// When the connection's task waits no longer for what there is to come after the end, as a mark of
+    /// [`Deadlines`]; 0 is "not set".
+    pub(super) fn end(&self) -> u64 {
+        self.rare.get().map_or(0, |rare| rare.end.load(Relaxed))
+    }
+
+    pub(super) fn ends_at(&self, end: u64) {
+        self.rare.make().end.store(end, Relaxed);
     }
 
     /// To be told when the connection is over. At once, where it is already.

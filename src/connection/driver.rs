@@ -12,7 +12,7 @@ use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 use super::closed::{CloseReason, Closed, Failure};
-use super::core::{Core, Remainder, caught, discard};
+use super::core::{Core, caught, discard};
 use super::outlet::Outlet;
 use super::{batch, polls};
 use crate::limits::micros;
@@ -34,29 +34,24 @@ pub(crate) trait Watch: Send + Sync {
 
 pin_project! {
     /// The future of a connection's task.
-    pub(crate) struct Driver<F> {
+    pub(crate) struct Driver<F, W: Watch> {
         #[pin]
         session: Option<F>,
         #[pin]
         timer: Option<Sleep>,
-        ending: Ending,
+        ending: Ending<W>,
     }
 }
 
 /// Everything but the session.
-struct Ending {
-    core: Arc<Core>,
+struct Ending<W: Watch> {
     out: Arc<dyn Outlet>,
-    watch: Arc<dyn Watch>,
+    watch: Arc<W>,
     /// Whatever happens in this task is said in it.
     scope: Scope,
     /// The core knows this task.
     known: bool,
     stage: Stage,
-    remainder: Option<Box<dyn Remainder>>,
-    /// When a session that was told of the end is dropped; in [`Stage::Linger`], when the peer's end is no longer waited
-    /// for. 0 is "not yet set".
-    until: u64,
     /// What the timer is set to.
     armed: u64,
 }
@@ -73,31 +68,31 @@ enum Stage {
     Closed,
 }
 
-impl<F> Driver<F>
+impl<F, W> Driver<F, W>
 where
     F: Future<Output = anyhow::Result<()>>,
+    W: Watch,
 {
-    pub(crate) fn new(session: F, out: Arc<dyn Outlet>, scope: Scope, watch: Arc<dyn Watch>) -> Self {
-        let core = Arc::clone(out.core());
-        let ending =
-            Ending { core, out, watch, scope, known: false, stage: Stage::Open, remainder: None, until: 0, armed: 0 };
+    pub(crate) fn new(session: F, out: Arc<dyn Outlet>, scope: Scope, watch: Arc<W>) -> Self {
+        let ending = Ending { out, watch, scope, known: false, stage: Stage::Open, armed: 0 };
         Self { session: Some(session), timer: None, ending }
     }
 }
 
-impl<F> Future for Driver<F>
+impl<F, W> Future for Driver<F, W>
 where
     F: Future<Output = anyhow::Result<()>>,
+    W: Watch,
 {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let me = self.project();
-        let driven = batch::address(&me.ending.core);
+        let driven = batch::address(me.ending.core());
         let scope = me.ending.scope.take();
         let poll = {
             let _inside = scope.enter();
-            let _under = polls::begin(me.ending.core.id);
+            let _under = polls::begin(me.ending.core().id);
             batch::driving(driven, cx, |cx| drive(me.session, me.timer, &mut *me.ending, cx))
         };
         me.ending.scope = scope;
@@ -105,21 +100,22 @@ where
     }
 }
 
-fn drive<F>(
+fn drive<F, W>(
     mut session: Pin<&mut Option<F>>,
     mut timer: Pin<&mut Option<Sleep>>,
-    ending: &mut Ending,
+    ending: &mut Ending<W>,
     cx: &mut Context<'_>,
 ) -> Poll<()>
 where
     F: Future<Output = anyhow::Result<()>>,
+    W: Watch,
 {
     if !ending.known {
         ending.known = true;
-        ending.core.set_driver(Some(cx.waker().clone()));
+        ending.core().set_driver(Some(cx.waker().clone()));
     }
     loop {
-        poll_session(session.as_mut(), &ending.core, cx);
+        poll_session(session.as_mut(), ending.core(), cx);
         let idle = session.is_none();
         if ending.advance(idle, cx) && !idle {
             continue;
@@ -128,7 +124,7 @@ where
             return Poll::Ready(());
         }
         match ending.poll_deadline(timer.as_mut(), cx) {
-            Poll::Ready(Due::Session) => end_session(session.as_mut(), &ending.core),
+            Poll::Ready(Due::Session) => end_session(session.as_mut(), ending.core()),
             Poll::Ready(Due::Connection) => {}
             Poll::Pending => return Poll::Pending,
         }
@@ -166,31 +162,35 @@ fn end_session<F>(mut session: Pin<&mut Option<F>>, core: &Arc<Core>) {
     }
 }
 
-impl Ending {
+impl<W: Watch> Ending<W> {
+    fn core(&self) -> &Arc<Core> {
+        self.out.core()
+    }
+
     /// Takes the next steps towards the end that can be taken now. True when the connection has just been closed, and
     /// the session may want to know.
     fn advance(&mut self, session_ended: bool, cx: &mut Context<'_>) -> bool {
         loop {
-            let broken = self.core.is_broken();
+            let broken = self.core().is_broken();
             match self.stage {
                 Stage::Closed => return false,
                 _ if broken => return self.close(),
                 Stage::Open => {
-                    if session_ended && !self.core.is_released() {
+                    if session_ended && !self.core().is_released() {
                         // its connection went to another task, which receives nothing more
-                        self.core.start_closing();
-                        self.core.wake();
+                        self.core().start_closing();
+                        self.core().wake();
                     }
-                    if session_ended || self.core.is_released() {
+                    if session_ended || self.core().is_released() {
                         // what a sender adds from here on could come after the end
                         self.out.end();
                         // no more of the session's clocks
-                        self.core.deadlines.handles();
+                        self.core().deadlines.handles();
                         self.stage = Stage::Flush;
                         continue;
                     }
                     let _ = self.out.poll_flush(cx);
-                    if !self.core.is_broken() {
+                    if !self.core().is_broken() {
                         return false;
                     }
                 }
@@ -198,25 +198,18 @@ impl Ending {
                     if self.out.poll_shutdown(cx).is_pending() {
                         return false;
                     }
-                    if !self.core.is_broken() {
-                        let lingers = self.core.failure().is_none_or(|failure| failure.reason.lingers());
-                        let remainder = self.core.take_remainder();
-                        if lingers {
-                            self.remainder = remainder;
-                        } else {
-                            discard(remainder);
+                    let core = self.out.core();
+                    if !core.is_broken() {
+                        if core.failure().is_some_and(|failure| !failure.reason.lingers()) {
+                            discard(core.take_remainder());
                         }
-                        self.core.deadlines.half_closes();
+                        core.deadlines.half_closes();
+                        core.ends_at(core.deadlines.now().saturating_add(micros(LINGER)));
                         self.stage = Stage::Linger;
-                        self.until = self.core.deadlines.now().saturating_add(micros(LINGER));
                     }
                 }
                 Stage::Linger => {
-                    let over = match &mut self.remainder {
-                        Some(remainder) => remainder.ended() || remainder.poll_discard(cx).is_ready(),
-                        None => true,
-                    };
-                    return over && self.close();
+                    return self.core().poll_remainder(cx).is_ready() && self.close();
                 }
             }
         }
@@ -224,18 +217,18 @@ impl Ending {
 
     /// Lets go of the transport, and says so.
     fn close(&mut self) -> bool {
-        let reason = match self.core.reason() {
+        let reason = match self.core().reason() {
             // everything was sent, and only the peer's end awaited: that is no connection that was cut
-            CloseReason::Shutdown if self.stage == Stage::Linger => self.core.orderly_reason(),
+            CloseReason::Shutdown if self.stage == Stage::Linger => self.core().orderly_reason(),
             reason => reason,
         };
         self.out.release(!reason.flushes());
-        discard((self.remainder.take(), self.core.take_remainder()));
+        discard(self.core().take_remainder());
         self.stage = Stage::Closed;
-        self.until = 0;
-        let closed = Closed { reason, ..self.core.sum_up(self.out.totals()) };
-        self.watch.ended(&self.core, &closed);
-        self.core.close(closed);
+        self.core().ends_at(0);
+        let closed = Closed { reason, ..self.core().sum_up(self.out.totals()) };
+        self.watch.ended(self.core(), &closed);
+        self.core().close(closed);
         true
     }
 
@@ -243,20 +236,21 @@ impl Ending {
     fn poll_deadline(&mut self, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<Due> {
         // most of the time the timer is early enough for whatever has happened since
         let waits = timer.as_ref().as_pin_ref().is_some_and(|timer| !timer.is_elapsed());
-        if !self.core.deadlines.take_earlier() && waits && self.stage == Stage::Open && !self.core.is_disturbed() {
+        if !self.core().deadlines.take_earlier() && waits && self.stage == Stage::Open && !self.core().is_disturbed() {
             return Poll::Pending;
         }
         loop {
-            let (deadlines, limits) = (&self.core.deadlines, &self.core.limits);
+            let core = self.out.core();
+            let (deadlines, limits) = (&core.deadlines, &core.limits);
             let mut next = match self.stage {
                 Stage::Closed => None,
                 // the session has been told of the end: what comes in is of no interest any more
-                _ if self.core.failure().is_some() => deadlines.next_out(limits),
+                _ if self.core().failure().is_some() => deadlines.next_out(limits),
                 _ => deadlines.next(limits),
             }
             .map(|(at, reason)| (at, Some(reason)));
             if self.stage == Stage::Linger {
-                let at = next.map_or(self.until, |(at, _)| at.min(self.until));
+                let at = next.map_or(core.end(), |(at, _)| at.min(core.end()));
                 next = Some((at, Some(CloseReason::HalfCloseTimeout)));
             }
             if let Some(patience) = self.patience() {
@@ -267,8 +261,8 @@ impl Ending {
                 // a timer that is too early is left alone: most deadlines are moved on before they pass
                 Some(armed) if self.armed <= at && !armed.is_elapsed() => return Poll::Pending,
                 Some(_) if self.armed == at => {}
-                Some(armed) => armed.reset(self.core.deadlines.instant(at)),
-                None => timer.set(Some(tokio::time::sleep_until(self.core.deadlines.instant(at)))),
+                Some(armed) => armed.reset(self.core().deadlines.instant(at)),
+                None => timer.set(Some(tokio::time::sleep_until(self.core().deadlines.instant(at)))),
             }
             self.armed = at;
             // not by the task's budget: a timer that was not polled never wakes anybody
@@ -276,7 +270,7 @@ impl Ending {
             if armed.is_none_or(|armed| armed.is_pending()) {
                 return Poll::Pending;
             }
-            if self.core.deadlines.now() < at {
+            if self.core().deadlines.now() < at {
                 continue;
             }
             return Poll::Ready(match what {
@@ -291,16 +285,16 @@ impl Ending {
 
     fn expire(&mut self, reason: CloseReason) {
         match reason {
-            CloseReason::Idle => self.core.idle(),
-            CloseReason::Drained => self.core.ends_freshness(),
-            CloseReason::Overrun => self.core.cut(reason),
+            CloseReason::Idle => self.core().idle(),
+            CloseReason::Drained => self.core().ends_freshness(),
+            CloseReason::Overrun => self.core().cut(reason),
             CloseReason::HalfCloseTimeout if self.stage == Stage::Linger => {
                 self.close();
             }
-            _ if self.stage == Stage::Open && self.core.failure().is_none() => self.core.fail(reason),
+            _ if self.stage == Stage::Open && self.core().failure().is_none() => self.core().fail(reason),
             // the reason for the end stands, but nothing more can be said to the peer
             _ => {
-                self.core.fail(reason);
+                self.core().fail(reason);
                 self.close();
             }
         }
@@ -308,32 +302,37 @@ impl Ending {
 
     /// When the session is dropped, after it has been told of the end: it still holds the connection, or still has a
     /// last word.
-    fn patience(&mut self) -> Option<u64> {
+    fn patience(&self) -> Option<u64> {
+        let core = self.core();
         let told = match self.stage {
-            Stage::Open => self.core.failure().is_some() && !self.core.is_released(),
+            Stage::Open => core.failure().is_some() && !core.is_released(),
             Stage::Flush | Stage::Linger => false,
             Stage::Closed => true,
         };
         if !told {
             return None;
         }
-        let patience = if self.core.is_cut() { micros(LAST_WORDS) } else { self.core.limits.half_close() };
-        let latest = self.core.deadlines.now().saturating_add(patience);
-        self.until = if self.until == 0 { latest } else { self.until.min(latest) };
-        Some(self.until)
+        let patience = if self.core().is_cut() { micros(LAST_WORDS) } else { self.core().limits.half_close() };
+        let latest = self.core().deadlines.now().saturating_add(patience);
+        let at = match core.end() {
+            0 => latest,
+            at => at.min(latest),
+        };
+        core.ends_at(at);
+        Some(at)
     }
 }
 
-impl Drop for Ending {
+impl<W: Watch> Drop for Ending<W> {
     /// The runtime may drop the task before it is through.
     fn drop(&mut self) {
         if self.stage != Stage::Closed {
             let scope = self.scope.take();
             let _inside = scope.enter();
-            self.core.fail(CloseReason::Shutdown);
+            self.core().fail(CloseReason::Shutdown);
             self.close();
         }
-        self.core.set_driver(None);
-        self.watch.gone(&self.core);
+        self.core().set_driver(None);
+        self.watch.gone(self.core());
     }
 }

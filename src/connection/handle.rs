@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::closed::{CloseReason, Closed, Failure};
 use super::core::{ConnectionId, Core, discard};
@@ -17,6 +17,7 @@ use super::sender::Sender;
 use super::{batch, pump};
 use crate::error::Error;
 use crate::peer::Peer;
+use crate::sync::lock;
 
 /// After so many messages without a wait, other tasks get their turn.
 const TURN: u32 = 256;
@@ -42,8 +43,6 @@ pub struct Connection<In, Out = In> {
     pub(super) spent: bool,
     /// As a sink it has promised room for a message.
     pub(super) promised: bool,
-    /// Where no task of ours drives the connection: its next deadline.
-    pub(super) timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// What only the owner uses.
@@ -76,7 +75,7 @@ where
     pub(crate) fn new(link: Box<dyn Link<In, Out>>, out: Arc<dyn Outbound<Out>>) -> Self {
         let core = Arc::clone(out.core());
         let owned = Mutex::new(Owned { link: Some(link), slot: None });
-        Self { owned, out, core, turn: 0, spent: false, promised: false, timer: None }
+        Self { owned, out, core, turn: 0, spent: false, promised: false }
     }
 
     /// Its id, unique within this process.
@@ -266,17 +265,17 @@ where
     }
 
     /// What otherwise the connection's task does when its session waits.
-    fn wait_undriven(&mut self, cx: &mut Context<'_>, clock_starts: bool) {
-        match &self.core.runtime {
+    fn wait_undriven(&self, cx: &mut Context<'_>, clock_starts: bool) {
+        match self.core.runtime() {
             // a server's connection that was handed to another task: its own keeps the deadlines
             None if clock_starts => self.core.wake_driver(),
             None => {}
-            Some(runtime) => match self.core.deadlines.next(&self.core.limits) {
-                None => self.timer = None,
-                Some((at, reason)) => {
+            Some(runtime) => match (lock(self.core.timer()), self.core.deadlines.next(&self.core.limits)) {
+                (mut timer, None) => *timer = None,
+                (mut timer, Some((at, reason))) => {
                     let _context = runtime.enter();
                     let at = self.core.deadlines.instant(at);
-                    let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+                    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
                     if timer.deadline() != at {
                         timer.as_mut().reset(at);
                     }
@@ -374,7 +373,7 @@ pub(crate) async fn wait_closed(core: &Core) -> Closed {
 impl<In, Out> Drop for Connection<In, Out> {
     fn drop(&mut self) {
         self.out.end();
-        if self.core.runtime.is_none() {
+        if self.core.has_driver() {
             // the task ends it; until then the socket is open, and holds its slot
             let link = self.take_link();
             if self.core.is_broken() {
@@ -385,6 +384,7 @@ impl<In, Out> Drop for Connection<In, Out> {
             }
             return;
         }
+        *lock(self.core.timer()) = None;
         self.core.release(None);
         let outlet = Arc::clone(&self.out).into_outlet();
         match self.take_link().map(|link| link.into_remainder(&self.core)) {

@@ -44,7 +44,6 @@ impl<C: Clone> Prototype<C> {
 type NewlyBlocked = bool;
 
 pub(crate) struct Outbox<C, W> {
-    me: Weak<Self>,
     core: Arc<Core>,
     prototype: Arc<Prototype<C>>,
     /// Whose batch has this outbox on its list: the thread that put it there last.
@@ -90,13 +89,17 @@ where
     W: WriteHalf,
 {
     pub(crate) fn new(core: Arc<Core>, prototype: Arc<Prototype<C>>, half: W) -> Arc<Self> {
-        Arc::new_cyclic(|me| Self {
-            me: Weak::clone(me),
+        let outbox = Arc::new(Self {
             core,
             prototype,
             listed: AtomicUsize::new(batch::NOBODY),
             out: Mutex::new(Pending::new(half)),
-        })
+        });
+        if !outbox.core.has_driver() {
+            let me: Weak<Self> = Arc::downgrade(&outbox);
+            let _ = outbox.core.outlet().set(me);
+        }
+        outbox
     }
 
     /// The lock, for reading or changing what waits: with what the owner has on the stage, if it is the owner's task that
@@ -139,9 +142,9 @@ where
 
     /// From here on it is the driver that waits for the transport.
     fn leave_to_driver(&self) {
-        if self.core.runtime.is_none() {
+        if self.core.has_driver() {
             self.core.wake_driver();
-        } else if let Some(me) = self.me.upgrade() {
+        } else if let Some(me) = self.core.outlet().get().and_then(Weak::upgrade) {
             pump::start(me);
         }
     }
@@ -156,7 +159,7 @@ where
             self.core.tell_room();
         }
         match out.owner.take() {
-            Some((until, waker)) if out.is_done(until, limit) => Some(waker),
+            Some(owner) if out.is_done(owner.0, limit) => Some(owner.1),
             still_waits => {
                 out.owner = still_waits;
                 None
@@ -218,7 +221,7 @@ where
             return Poll::Ready(());
         }
         // whoever else writes the rest of it takes the place of this task at the transport
-        out.owner = Some((Until::Empty, cx.waker().clone()));
+        out.owner = Some(Box::new((Until::Empty, cx.waker().clone())));
         drop(locked);
         self.leave_to_driver();
         Poll::Pending
@@ -244,8 +247,8 @@ where
         drop(half);
         discard(codec);
         self.core.tell_room();
-        if let Some((_, owner)) = owner {
-            owner.wake();
+        if let Some(owner) = owner {
+            owner.1.wake();
         }
     }
 
@@ -306,7 +309,7 @@ where
         if out.is_done(until, self.core.limits.outbox()) || self.core.is_broken() {
             return false;
         }
-        out.owner = Some((until, cx.waker().clone()));
+        out.owner = Some(Box::new((until, cx.waker().clone())));
         true
     }
 }

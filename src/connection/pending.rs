@@ -47,7 +47,7 @@ pub(super) struct Pending<C, W> {
     /// A sender waits for room.
     pub(super) awaited: bool,
     /// The owner's task, and what it waits for.
-    pub(super) owner: Option<(Until, Waker)>,
+    pub(super) owner: Option<Box<(Until, Waker)>>,
 }
 
 impl<C, W: WriteHalf> Pending<C, W> {

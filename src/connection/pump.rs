@@ -13,14 +13,14 @@ use super::outlet::Outlet;
 
 /// Starts a task that ends when the outbox is empty, or the connection is.
 pub(crate) fn start(outlet: Arc<dyn Outlet>) {
-    if let Some(runtime) = outlet.core().runtime.clone() {
+    if let Some(runtime) = outlet.core().runtime().cloned() {
         runtime.spawn(async move { run(&outlet, false).await });
     }
 }
 
 /// As [`start`], then ends the connection in order: its owner has gone. What the peer still sends goes to `remainder`.
 pub(crate) fn start_last(outlet: Arc<dyn Outlet>, mut remainder: Box<dyn Remainder>) {
-    let Some(runtime) = outlet.core().runtime.clone() else { return };
+    let Some(runtime) = outlet.core().runtime().cloned() else { return };
     runtime.spawn(async move {
         run(&outlet, true).await;
         if !outlet.core().is_broken() {

@@ -1,13 +1,16 @@
 //! What most connections do without until their end: it is made when it is first needed, so that one that idles takes no
 //! room for it.
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst, fence};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst, fence};
 use std::sync::{OnceLock, Weak};
 
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep};
 
 use super::closed::{Closed, Failure};
 use super::core::{Leave, Remainder};
+use super::outlet::Outlet;
 #[cfg(feature = "tls")]
 use crate::peer::Peer;
 use crate::sync::{AtomicWaker, Mutex, Notify};
@@ -19,6 +22,17 @@ pub(super) struct Rare {
     pub(super) closed: OnceLock<Closed>,
     pub(super) remainder: Mutex<Option<Box<dyn Remainder>>>,
     pub(super) on_close: Mutex<Vec<Weak<dyn Leave>>>,
+    /// The runtime to send from where no task of ours drives the connection.
+    pub(super) runtime: OnceLock<Handle>,
+    /// The next deadline of such a connection.
+    pub(super) timer: Mutex<Option<Pin<Box<Sleep>>>>,
+    /// The outbox of such a connection, for a task that is to write it.
+    pub(super) outlet: OnceLock<Weak<dyn Outlet>>,
+    /// How many bytes of each read and write are shown.
+    pub(super) shown: AtomicUsize,
+    /// When the connection's task waits no longer for what there is to come after the end, as a mark of the clocks; 0 is
+    /// "not set".
+    pub(super) end: AtomicU64,
     /// Bytes that were in the outbox when it was given up.
     pub(super) lost: AtomicU64,
     /// The peer as it is known since the connection was encrypted.

@@ -109,7 +109,7 @@ where
 async fn within_limits<T>(core: &Core, handshake: impl Future<Output = std::io::Result<T>>) -> Result<T, Failure> {
     let limits = core.limits.get();
     let handshake = {
-        let _context = core.runtime.as_deref().map(Handle::enter);
+        let _context = core.runtime().map(Handle::enter);
         timeout(limits.handshake, handshake)
     };
     let mut running = pin!(core.limits.handshakes.begin(limits.handshakes).run(handshake));

@@ -13,8 +13,6 @@ pub(crate) struct Traffic {
     messages_out: AtomicU64,
     /// Bytes that wait in the outbox.
     waiting: AtomicUsize,
-    /// How many bytes of each read and write are shown.
-    pub(crate) shown: usize,
 }
 
 impl Traffic {
@@ -69,21 +67,21 @@ impl Traffic {
 impl Core {
     #[inline]
     pub(super) fn show_read(&self, bytes: &[u8]) {
-        if self.traffic.shown > 0 {
+        if self.shown() > 0 {
             self.show("read", bytes);
         }
     }
 
     #[inline]
     pub(super) fn show_written(&self, bytes: &[u8]) {
-        if self.traffic.shown > 0 {
+        if self.shown() > 0 {
             self.show("written", bytes);
         }
     }
 
     #[cold]
     fn show(&self, what: &'static str, bytes: &[u8]) {
-        let first = bytes.get(..self.traffic.shown).unwrap_or(bytes);
+        let first = bytes.get(..self.shown()).unwrap_or(bytes);
         // whoever writes need not be in the connection's span
         tracing::trace!(id = %self.id, bytes = bytes.len(), data = %first.escape_ascii(), "{what}");
     }

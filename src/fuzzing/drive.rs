@@ -81,7 +81,7 @@ where
     let out = Outbox::new(core, Arc::clone(&prototype), write);
     let conn = Connection::new(link(prototype.codec()), Arc::clone(&out) as _);
     let end = Arc::new(End::default());
-    let driver = Driver::new(session(conn), out, Scope::new(Span::none()), Arc::clone(&end) as _);
+    let driver = Driver::new(session(conn), out, Scope::new(Span::none()), Arc::clone(&end));
     Box::pin(async move {
         driver.await;
         end.0.get().expect("a connection that is over").clone()

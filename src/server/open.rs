@@ -158,7 +158,8 @@ where
         let from = peer.clone();
         let open = || {
             let mut core = Core::new(peer, Arc::clone(&self.hub.limits), silence, None);
-            (core.traffic.shown, core.timing) = (self.log_bytes, self.timing.clone());
+            core.timing = self.timing.clone();
+            core.show_bytes(self.log_bytes);
             let core = Arc::new(core);
             let span = tracing::info_span!(
                 "connection",
@@ -176,7 +177,7 @@ where
             let session = self.session.run(conn);
             self.hub.register(&core);
             drop(inside);
-            start.start(Driver::new(session, out, scope, Arc::clone(&self.hub) as _));
+            start.start(Driver::new(session, out, scope, Arc::clone(&self.hub)));
         };
         if let Err(panic) = caught(open) {
             if let Some((core, out)) = made {

@@ -130,6 +130,7 @@ pub use group::{Delivered, Group};
 pub use handler::{Handler, Session};
 pub use limits::{Limits, Overload};
 pub use peer::{Credentials, Peer, PeerAddress};
+pub use server::workers::Workers;
 pub use server::{AcceptFailure, ConnectionInfo, Counters, DrainReport, Refusal, Running, Server};
 #[cfg(feature = "udp")]
 pub use transport::udp;

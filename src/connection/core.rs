@@ -1,18 +1,17 @@
 //! What everybody who has to do with one connection shares: its task, its owner, its senders, the server.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::{fmt, mem};
 
 use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::closed::{CloseReason, Closed, Failure};
 use super::deadlines::{Deadlines, Silence};
-use super::outlet::{Outlet, Totals};
+use super::outlet::Totals;
 use super::rare::Maybe;
 use super::timing::Timing;
 use super::traffic::Traffic;
@@ -20,7 +19,7 @@ use crate::limits::Live;
 use crate::log::{Limiter, suppressed};
 use crate::peer::Peer;
 use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
-use crate::sync::{AtomicWaker, Mutex, Notify, lock};
+use crate::sync::{Mutex, lock};
 
 /// Names a connection within this process; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,7 +74,7 @@ pub(crate) struct Core {
     pub(crate) timing: Timing,
     /// Bytes of its buffers that are charged to the memory of all.
     pub(super) held: AtomicUsize,
-    rare: Maybe,
+    pub(super) rare: Maybe,
 }
 
 /// See [`Core::watermark`].
@@ -107,7 +106,7 @@ const COUNTED: u16 = 1024;
 /// No task of ours drives it.
 const UNDRIVEN: u16 = 2048;
 /// What goes over it is shown.
-const SHOWN: u16 = 4096;
+pub(super) const SHOWN: u16 = 4096;
 
 impl Core {
     pub(crate) fn new(peer: Peer, limits: Arc<Live>, silence: Silence, runtime: Option<Handle>) -> Self {
@@ -147,41 +146,12 @@ impl Core {
         let _ = self.rare.make().upgraded.set(self.peer.clone().with_tls(info));
     }
 
-    /// The runtime to send from where no task of ours drives the connection.
-    pub(crate) fn runtime(&self) -> Option<&Handle> {
-        self.rare.get()?.runtime.get()
-    }
-
-    /// The next deadline where no task of ours drives the connection.
-    pub(super) fn timer(&self) -> &Mutex<Option<Pin<Box<Sleep>>>> {
-        &self.rare.make().timer
-    }
-
-    /// The outbox where no task of ours drives the connection.
-    pub(super) fn outlet(&self) -> &OnceLock<Weak<dyn Outlet>> {
-        &self.rare.make().outlet
-    }
-
     /// Whether a task of ours drives the connection.
     pub(crate) fn has_driver(&self) -> bool {
         !self.has(UNDRIVEN)
     }
 
-    /// Has so many bytes of each read and write shown in the log.
-    pub(crate) fn show_bytes(&self, most: usize) {
-        if most > 0 {
-            self.rare.make().shown.store(most, Relaxed);
-            self.set(SHOWN);
-        }
-    }
-
-    /// How many bytes of each read and write are shown.
-    #[inline]
-    pub(super) fn shown(&self) -> usize {
-        if self.has(SHOWN) { self.rare.get().map_or(0, |rare| rare.shown.load(Relaxed)) } else { 0 }
-    }
-
-    fn has(&self, flag: u16) -> bool {
+    pub(super) fn has(&self, flag: u16) -> bool {
         self.flags.load(Ordering::Acquire) & flag != 0
     }
 
@@ -221,34 +191,6 @@ impl Core {
         if let Some(rare) = self.rare.get_after_change() {
             rare.reader.wake();
             rare.writer.wake();
-            rare.room.notify_waiters();
-        }
-    }
-
-    /// For whoever waits for a message, other than the connection's own task as a whole.
-    pub(crate) fn reader(&self) -> &AtomicWaker {
-        &self.rare.make_to_wait().reader
-    }
-
-    fn wake_reader(&self) {
-        if let Some(rare) = self.rare.get_after_change() {
-            rare.reader.wake();
-        }
-    }
-
-    /// For the owner, where it waits for the outbox.
-    pub(crate) fn writer(&self) -> &AtomicWaker {
-        &self.rare.make_to_wait().writer
-    }
-
-    /// For whoever waits for room in the outbox, or for the end.
-    pub(crate) fn room(&self) -> &Notify {
-        &self.rare.make_to_wait().room
-    }
-
-    /// The outbox has room again, or never will.
-    pub(crate) fn tell_room(&self) {
-        if let Some(rare) = self.rare.get_after_change() {
             rare.room.notify_waiters();
         }
     }
@@ -429,25 +371,6 @@ impl Core {
         lock(&self.rare.get()?.remainder).take()
     }
 
-    /// Waits for the peer's end, if there is somebody to look for it.
-    pub(super) fn poll_remainder(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(rare) = self.rare.get() else { return Poll::Ready(()) };
-        match &mut *lock(&rare.remainder) {
-            Some(remainder) if !remainder.ended() => remainder.poll_discard(cx),
-            _ => Poll::Ready(()),
-        }
-    }
-
-    /// When the connection's task waits no longer for what there is to come after the end, as a mark of
-    /// [`Deadlines`]; 0 is "not set".
-    pub(super) fn end(&self) -> u64 {
-        self.rare.get().map_or(0, |rare| rare.end.load(Relaxed))
-    }
-
-    pub(super) fn ends_at(&self, end: u64) {
-        self.rare.make().end.store(end, Relaxed);
-    }
-
     /// To be told when the connection is over. At once, where it is already.
     pub(crate) fn on_close(&self, who: Weak<dyn Leave>) {
         let rare = self.rare.make();
@@ -462,18 +385,6 @@ impl Core {
         if let Some(who) = who.upgrade() {
             who.leave(self.id);
         }
-    }
-
-    /// The outbox is given up, with so many bytes in it.
-    pub(super) fn loses(&self, bytes: usize) {
-        if bytes > 0 {
-            self.rare.make().lost.fetch_add(bytes as u64, Relaxed);
-        }
-    }
-
-    /// Bytes that were in the outbox when it was given up.
-    pub(super) fn lost(&self) -> u64 {
-        self.rare.get().map_or(0, |rare| rare.lost.load(Relaxed))
     }
 
     /// What is known of the connection at its end.

@@ -31,6 +31,11 @@ pub(crate) trait WriteHalf: Send + 'static {
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
+    /// In place of [`poll_shutdown`](Self::poll_shutdown), where the peer has ended and both halves are dropped next: whether
+    /// that says the end as well, without a call of its own.
+    fn ends_by_drop(&mut self) -> bool {
+        false
+    }
     /// Whether any of what waits here has gone out since this was last asked.
     fn has_moved(&mut self) -> bool {
         false

@@ -280,6 +280,10 @@ impl<C, W: WriteHalf> Pending<C, W> {
     /// Ends the transport's half, after everything was written: its last words may have to wait as well.
     pub(super) fn poll_shutdown(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<()> {
         if let (Some(half), false) = (&mut self.half, self.shut) {
+            if core.has_read_all() && half.ends_by_drop() {
+                self.shut = true;
+                return Poll::Ready(());
+            }
             // an error here says that the peer is gone, and that is what was wanted
             let waits = half.poll_shutdown(cx).is_pending();
             self.blocks(core, waits);

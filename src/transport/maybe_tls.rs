@@ -103,6 +103,15 @@ impl<W: WriteHalf> WriteHalf for MaybeTlsWrite<W> {
         }
     }
 
+    fn ends_by_drop(&mut self) -> bool {
+        match self {
+            Self::Plain(write) => write.ends_by_drop(),
+            // there is a word to be said before
+            #[cfg(feature = "tls")]
+            Self::Tls(_) | Self::Away => false,
+        }
+    }
+
     fn has_moved(&mut self) -> bool {
         match self {
             Self::Plain(write) => write.has_moved(),

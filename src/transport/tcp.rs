@@ -143,6 +143,13 @@ impl WriteHalf for TcpWrite {
         }
     }
 
+    fn ends_by_drop(&mut self) -> bool {
+        if let Some(half) = self.0.take() {
+            half.forget();
+        }
+        true
+    }
+
     fn abort(&mut self) {
         if let Some(half) = self.0.take() {
             reset(half.as_ref());

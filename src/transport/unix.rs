@@ -103,7 +103,7 @@ impl ByteStream for UnixStream {
 
     fn split(self) -> (OwnedReadHalf, UnixWrite) {
         let (read, write) = self.into_split();
-        (read, UnixWrite(write))
+        (read, UnixWrite(Some(write)))
     }
 
     fn abort(self) {
@@ -251,20 +251,36 @@ fn is_stale(path: &Path) -> io::Result<bool> {
     }
 }
 
-pub(crate) struct UnixWrite(OwnedWriteHalf);
+pub(crate) struct UnixWrite(Option<OwnedWriteHalf>);
 
 impl WriteHalf for UnixWrite {
     const MESSAGES: bool = false;
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        match &mut self.0 {
+            Some(half) => Pin::new(half).poll_write(cx, bytes),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
     }
 
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bytes)
+        match &mut self.0 {
+            Some(half) => Pin::new(half).poll_write_vectored(cx, bytes),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        match &mut self.0 {
+            Some(half) => Pin::new(half).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn ends_by_drop(&mut self) -> bool {
+        if let Some(half) = self.0.take() {
+            half.forget();
+        }
+        true
     }
 }

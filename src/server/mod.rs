@@ -69,6 +69,8 @@ mod rate;
 mod refusals;
 mod running;
 mod signal;
+#[cfg(all(test, feature = "tcp", not(hythe_model)))]
+mod sizes;
 mod slots;
 mod stalls;
 mod tally;

@@ -35,7 +35,7 @@ pub(crate) struct Origin<S, C> {
 }
 
 /// What a connection has taken of what is limited. Given back when its descriptor is closed.
-struct Admission {
+pub(super) struct Admission {
     hub: Arc<Hub>,
     place: Option<Prefix>,
     _worker: Option<Taken>,

@@ -169,7 +169,7 @@ mod tests {
             assert_eq!(pieces.len(), 4);
             assert_eq!(pieces.iter().map(|piece| &**piece).collect::<Vec<_>>().concat(), b"one2:secondthirdfour");
         });
-        assert!(stage.is_empty() && stage.len() == 0);
+        assert_eq!((stage.is_empty(), stage.len()), (true, 0));
         assert_eq!(add(&mut stage, b"one", None), Ok(3));
         stage.lend(|staged| assert_eq!(staged.in_one_piece(), Some(&b"one"[..])));
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
+#[cfg(any(feature = "udp", test))]
 use std::sync::Arc;
 
 use crate::sync::{Mutex, lock};
@@ -35,6 +36,7 @@ pub(crate) struct Addresses(Mutex<HashMap<Prefix, usize>>);
 
 impl Addresses {
     /// Takes a place for `addr`, to be given back by dropping it, if it has less than `limit`.
+    #[cfg(any(feature = "udp", test))]
     pub(crate) fn take(self: &Arc<Self>, addr: IpAddr, limit: Option<usize>) -> Option<Place> {
         let prefix = self.enter(addr, limit)?;
         Some(Place { addresses: Arc::clone(self), prefix })
@@ -68,11 +70,13 @@ impl Addresses {
 }
 
 /// One connection of an address.
+#[cfg(any(feature = "udp", test))]
 pub(crate) struct Place {
     addresses: Arc<Addresses>,
     prefix: Prefix,
 }
 
+#[cfg(any(feature = "udp", test))]
 impl Drop for Place {
     fn drop(&mut self) {
         self.addresses.leave(self.prefix);

@@ -27,7 +27,9 @@ use std::time::Duration;
 
 pub use overload::Overload;
 
-pub(crate) use addresses::{Addresses, Place, Prefix};
+#[cfg(feature = "udp")]
+pub(crate) use addresses::Place;
+pub(crate) use addresses::{Addresses, Prefix};
 pub(crate) use budget::{Budget, Relief, STEP, Waits};
 pub(crate) use handshakes::Handshakes;
 pub(crate) use live::{Live, micros};

@@ -260,6 +260,21 @@ async fn a_panic_in_the_clone_for_a_new_connection_costs_that_one_only() {
 }
 
 #[tokio::test]
+async fn a_panic_in_the_clone_for_the_first_sender_costs_that_connection_only() {
+    let codec = Touchy::new();
+    let clones = Arc::clone(&codec.clones);
+    let mut scene = scene(codec).await;
+    let (mut other, _) = scene.peer().await;
+    let (mut peer, sender) = scene.peer().await;
+    clones.store(1, Ordering::Relaxed);
+    assert!(sender.try_send("hello".to_string()).is_err());
+    clones.store(0, Ordering::Relaxed);
+    assert_eq!(scene.end(&mut peer).await, CloseReason::Panic);
+    assert!(echoes(&mut other).await);
+    scene.test.finish().await;
+}
+
+#[tokio::test]
 async fn a_panic_in_the_drop_of_a_codec_does_not_keep_on_close_from_its_call() {
     let codec = Touchy::new();
     let drops = Arc::clone(&codec.drops);

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 
-use super::core::Core;
+use super::core::{Core, caught};
 use super::outlet::Outlet;
 use super::pool;
 use super::roll::{Rolls, Shared};
@@ -189,7 +189,12 @@ fn flush_dirty() {
     // taken out, as a write may end a connection, and that may send again
     let mut dirty = DIRTY.with_borrow_mut(mem::take);
     let write = |outlets: std::vec::Drain<'_, Arc<dyn Outlet>>| {
-        outlets.for_each(|outlet| unlimited(|| outlet.flush_for_owner()));
+        for outlet in outlets {
+            // a panic on the way, as in somebody's waker, must not keep the others from being written
+            if let Err(panic) = caught(|| unlimited(|| outlet.flush_for_owner())) {
+                outlet.core().fail(panic);
+            }
+        }
     };
     // members that share a UDP socket get theirs with one system call
     #[cfg(feature = "udp")]

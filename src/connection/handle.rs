@@ -286,7 +286,7 @@ where
             },
         }
         if !self.core.quiet.load(Ordering::Relaxed) {
-            Arc::clone(&self.out).into_outlet().flush_for_owner();
+            self.out.flush_for_owner();
         }
     }
 

@@ -10,8 +10,6 @@ use std::sync::{Arc, OnceLock, TryLockError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use tokio::task::unconstrained;
-
 use super::core::{caught, discard};
 use crate::limits::micros;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -85,7 +83,8 @@ impl Place {
             return Polled::Woken;
         };
         let Some(future) = guard.as_mut() else { return Polled::Woken };
-        let polled = caught(|| pin!(unconstrained(future)).poll(&mut Context::from_waker(own)));
+        // it has its share of the budget of whoever polls it, and where that is spent it goes on in its task
+        let polled = caught(|| pin!(future).poll(&mut Context::from_waker(own)));
         // a panic is not the session's, which catches its own; it must not be that of all others either
         let gone = if matches!(polled, Ok(Poll::Pending)) { None } else { guard.take() };
         drop(guard);

@@ -207,7 +207,7 @@ where
         self.write(cx, true).0
     }
 
-    fn flush_for_owner(self: Arc<Self>) {
+    fn flush_for_owner(&self) {
         self.listed.store(batch::NOBODY, Ordering::Release);
         self.write_for_owner();
     }

@@ -58,7 +58,7 @@ pub(crate) trait Outlet: Send + Sync {
     /// Writes what waits, as the task that drives the connection.
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()>;
     /// Writes what waits, as anybody else; what is left is the driver's.
-    fn flush_for_owner(self: Arc<Self>);
+    fn flush_for_owner(&self);
     /// Ends the outgoing side after everything has been written.
     fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<()>;
     /// Lets go of the transport. What waits is lost.

@@ -61,33 +61,38 @@ impl Run {
 
 /// The rolls of a thread, by the codec that filled them.
 #[derive(Default)]
-pub(super) struct Rolls(Vec<(u64, Arc<Roll>)>);
+pub(super) struct Rolls {
+    rolls: Vec<(u64, Arc<Roll>)>,
+    /// Bytes on all of them since the batch began. Nobody is charged for these, so they are few; what comes after is copied
+    /// into the outboxes, and charged there.
+    used: usize,
+}
 
 impl Rolls {
-    /// Appends a message. None where it is too large for a roll.
+    /// Appends a message, where it is not too much.
     pub(super) fn add(&mut self, codec: u64, message: &[u8]) -> Option<Span> {
-        let known = self.0.iter().position(|(known, _)| *known == codec);
-        let at = known.unwrap_or_else(|| {
-            self.0.push((codec, Arc::default()));
-            self.0.len() - 1
-        });
-        let (_, roll) = self.0.get_mut(at)?;
-        if lock(&roll.bytes).len() + message.len() > pool::KEEP {
-            *roll = Arc::default();
-        }
-        let mut bytes = lock(&roll.bytes);
-        let (start, end) = (bytes.len(), bytes.len() + message.len());
-        if end > pool::KEEP {
+        let used = self.used.saturating_add(message.len());
+        if used > pool::KEEP {
             return None;
         }
+        self.used = used;
+        let known = self.rolls.iter().position(|(known, _)| *known == codec);
+        let at = known.unwrap_or_else(|| {
+            self.rolls.push((codec, Arc::default()));
+            self.rolls.len() - 1
+        });
+        let (_, roll) = self.rolls.get(at)?;
+        let mut bytes = lock(&roll.bytes);
+        let (start, end) = (bytes.len(), bytes.len() + message.len());
         bytes.extend_from_slice(message);
         Some(Span { roll: Arc::clone(roll), start: u32::try_from(start).ok()?, end: u32::try_from(end).ok()? })
     }
 
     /// The batch is over. One roll is kept for the next, where nobody has a part of it.
     pub(super) fn clear(&mut self) {
-        self.0.truncate(1);
-        self.0.retain_mut(|(_, roll)| match Arc::get_mut(roll) {
+        self.used = 0;
+        self.rolls.truncate(1);
+        self.rolls.retain_mut(|(_, roll)| match Arc::get_mut(roll) {
             Some(roll) => {
                 lock(&roll.bytes).clear();
                 true

@@ -208,7 +208,7 @@ where
             if self.is_driven() {
                 let _ = self.out.poll_flush(cx);
             } else {
-                Arc::clone(&self.out).into_outlet().flush_for_owner();
+                self.out.flush_for_owner();
             }
             self.check()?;
             if self.out.waits(cx, until) {

@@ -53,20 +53,22 @@ impl Stage {
         Ok(length)
     }
 
-    /// Lends out what is here, and is empty afterwards. The buffer stays.
+    /// Lends out what is here, and is empty afterwards, also after a panic. The buffer stays.
     #[inline]
     pub(super) fn lend<R>(&mut self, take: impl FnOnce(Staged<'_>) -> R) -> R {
-        let Self { bytes, apart, messages, largest, elsewhere } = self;
-        let (count, most) = (std::mem::take(messages), std::mem::take(largest));
-        *elsewhere = 0;
-        let result = take(Staged { bytes, apart, messages: count, largest: most });
-        apart.clear();
-        if bytes.capacity() <= pool::KEEP {
-            bytes.clear();
+        let cleared = Cleared(self);
+        let Self { bytes, apart, messages, largest, .. } = &*cleared.0;
+        take(Staged { bytes, apart, messages: *messages, largest: *largest })
+    }
+
+    fn clear(&mut self) {
+        (self.messages, self.largest, self.elsewhere) = (0, 0, 0);
+        self.apart.clear();
+        if self.bytes.capacity() <= pool::KEEP {
+            self.bytes.clear();
         } else {
-            *bytes = BytesMut::new();
+            self.bytes = BytesMut::new();
         }
-        result
     }
 
     /// Hands over the buffer, where all that is here is in it.
@@ -85,6 +87,16 @@ impl Stage {
             return None;
         }
         Some(buffer)
+    }
+}
+
+/// A stage that is empty at the end: what one connection has left there must not become the next one's.
+struct Cleared<'a>(&'a mut Stage);
+
+impl Drop for Cleared<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.clear();
     }
 }
 

@@ -148,9 +148,9 @@ impl<M: Clone + Send + 'static> Group<M> {
 
     fn deliver(&self, message: M, wanted: impl Fn(ConnectionId) -> bool) -> Delivered {
         let mut delivered = Delivered::default();
-        let mut encoded: Vec<(u64, Option<Shared>)> = Vec::new();
         // the writes come after the lock is given back, but for a member that has no room
         crate::batch(|| {
+            let mut encoded: Vec<(u64, Option<Shared>)> = Vec::new();
             let members = lock(&self.inner.members);
             for member in members.list.iter().filter(|member| wanted(member.core().id)) {
                 let codec = member.codec_id();

@@ -18,7 +18,7 @@ const SESSION: usize = 5 << 10;
 impl Limits {
     /// The memory, in bytes, that a server with these limits uses when all of them are reached: for `tcp:`, `unix:` and
     /// `mem:` connections, UDP sessions on one listener, their buffers, and those of as many threads as the machine has
-    /// cores. What handlers keep is theirs, and what the kernel keeps in the buffers of its sockets is not in it; TLS adds
+    /// cores. A UDP listener has 3 MiB of buffers for each [worker](crate::Workers) beyond the first. What handlers keep is theirs, and what the kernel keeps in the buffers of its sockets is not in it; TLS adds
     /// up to 64 KiB for each connection, 8 KiB while nothing is under way.
     ///
     /// ```

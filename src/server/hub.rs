@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::log::Log;
@@ -45,6 +46,8 @@ pub(crate) struct Hub {
     empty: Notify,
     /// Memory is short, and a task looks after it.
     short: AtomicBool,
+    /// Where the server was started, which is not one of its workers.
+    runtime: Option<Handle>,
     /// Who was at work when somebody last looked.
     busy: Mutex<Busy>,
 }
@@ -107,6 +110,7 @@ impl Hub {
             tallies: Tallies::default(),
             open: Mutex::default(),
             short: AtomicBool::new(false),
+            runtime: Handle::try_current().ok(),
             busy: Mutex::default(),
             empty: Notify::new(),
         });
@@ -307,14 +311,25 @@ impl Relief for Weak<Hub> {
             return;
         }
         tracing::warn!(bytes = hub.limits.memory.used(), "the memory of all buffers is used up");
-        tokio::spawn(async move {
+        let Some(runtime) = hub.runtime.clone().or_else(|| Handle::try_current().ok()) else { return };
+        let looks_after = LooksAfter(hub);
+        runtime.spawn(async move {
+            let hub = &looks_after.0;
             tokio::time::sleep(PATIENCE).await;
             while hub.limits.memory.is_exhausted() {
                 hub.shed();
                 tokio::time::sleep(PATIENCE / 10).await;
             }
-            hub.short.store(false, Relaxed);
         });
+    }
+}
+
+/// The task that looks after a lack of memory, until it ends, by itself or with its runtime.
+struct LooksAfter(Arc<Hub>);
+
+impl Drop for LooksAfter {
+    fn drop(&mut self) {
+        self.0.short.store(false, Relaxed);
     }
 }
 

@@ -349,7 +349,11 @@ where
         let endpoint = (*origin.endpoint).clone();
         let (same_door, same_origin) = (Arc::clone(&door), Arc::clone(origin));
         let again = move || {
-            same_door.move_here()?;
+            if let Err(error) = same_door.move_here() {
+                // its socket must not keep its share of the peers
+                same_door.close();
+                return Err(error);
+            }
             Ok(Box::pin(accept(Arc::clone(&same_door), Arc::clone(&same_origin))) as Task)
         };
         let origin = Arc::clone(origin);
@@ -378,7 +382,11 @@ where
         let control = UdpControl::new(Arc::clone(&shared), self.options.clone());
         let (same, same_control, same_origin) = (Arc::clone(&shared), Arc::clone(&control), Arc::clone(origin));
         let again = move || {
-            same.move_here()?;
+            if let Err(error) = same.move_here() {
+                // its socket must not keep its share of the peers
+                same.close();
+                return Err(error);
+            }
             Ok(Box::pin(receive(Arc::clone(&same_control), Arc::clone(&same_origin))) as Task)
         };
         let (task_control, origin) = (Arc::clone(&control), Arc::clone(origin));

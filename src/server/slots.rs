@@ -53,7 +53,8 @@ impl Slots {
     }
 
     fn wake(&self) {
-        for waker in mem::take(&mut *lock(&self.waiting)) {
+        let waiting = mem::take(&mut *lock(&self.waiting));
+        for waker in waiting {
             waker.wake();
         }
     }

@@ -48,7 +48,8 @@ impl UdpControl {
 
     /// What is to become of a datagram that would open a session.
     fn entry(&self, from: SocketAddr, datagram: &[u8]) -> Entry {
-        if from.port() < self.options.min_source_port {
+        // nobody can be answered at port 0
+        if from.port() < self.options.min_source_port.max(1) {
             return Entry::Drop;
         }
         match &self.options.gate {
@@ -188,10 +189,12 @@ where
                 self.stranger(from, bytes);
                 continue;
             };
-            if self.sessions.offer(&session, bytes, again) == Offer::Full {
+            let mut offer = self.sessions.offer(&session, bytes, again);
+            if offer == Offer::Full {
                 // most of what a quick peer sends at once comes at once
                 self.handle(&session, Instant::now());
-                if self.sessions.offer(&session, bytes, true) == Offer::Full {
+                offer = self.sessions.offer(&session, bytes, true);
+                if offer == Offer::Full {
                     if session.is_roused() && may_pause {
                         (paused, self.again) = (true, true);
                         incoming.back();
@@ -199,6 +202,10 @@ where
                     }
                     self.sessions.dropped();
                 }
+            }
+            if offer == Offer::Gone {
+                self.stranger(from, bytes);
+                continue;
             }
             session.list(&mut self.touched);
             self.last = Some(session);

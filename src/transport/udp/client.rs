@@ -97,8 +97,11 @@ impl ClientWrite {
             if self.port.send_all(&mut self.outgoing, lost) {
                 return Poll::Ready(());
             }
-            // an error will show when it is tried again
-            let _ = ready!(self.port.socket().poll_send_ready(cx));
+            if ready!(self.port.socket().poll_send_ready(cx)).is_err() {
+                // the runtime has gone: nobody will say when there is room
+                self.outgoing.clear();
+                return Poll::Ready(());
+            }
         }
     }
 }

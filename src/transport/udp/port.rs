@@ -38,6 +38,8 @@ impl Port {
                 let runs_below = if sys::has_gso(socket.as_fd()) { usize::MAX } else { 0 };
                 return Self { socket, plain: false, runs_below: AtomicUsize::new(runs_below) };
             }
+            // who receives one at a time could not take them apart
+            sys::set_gro(socket.as_fd(), false);
         }
         let _ = ours;
         Self::plain(socket)

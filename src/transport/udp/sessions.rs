@@ -35,6 +35,8 @@ pub(crate) enum Offer {
     Queued,
     /// There is no room for it: in the session's queue, or in those of all.
     Full,
+    /// The session has ended, and nobody will take it.
+    Gone,
 }
 
 /// What a datagram met.
@@ -202,6 +204,10 @@ impl Sessions {
             session.arrived(bytes.len());
         }
         let mut queue = lock(&session.queue);
+        // set before the queue is emptied for the last time, under this lock
+        if session.gone.load(Relaxed) {
+            return Offer::Gone;
+        }
         if queue.len() >= self.limits.udp_queue() || !self.fits(bytes.len()) {
             return Offer::Full;
         }
@@ -433,6 +439,17 @@ mod tests {
         assert!(matches!(sessions.arrive(addr(1), b"2", Entry::Open), Arrival::Queued));
         assert!(matches!(sessions.arrive(addr(1), b"3", Entry::Open), Arrival::Dropped));
         assert_eq!(sessions.shared.counters.dropped.load(Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn what_comes_for_a_session_that_has_ended_is_not_charged() {
+        let sessions = sessions(10);
+        let (source, _write) = open(&sessions, 1);
+        let session = sessions.find(addr(1)).unwrap();
+        assert_eq!(sessions.offer(&session, b"in time", false), Offer::Queued);
+        drop(source);
+        assert_eq!(sessions.offer(&session, b"too late", false), Offer::Gone);
+        assert_eq!(sessions.shared.counters.waiting.load(Relaxed), 0);
     }
 
     #[tokio::test]

@@ -144,9 +144,16 @@ impl UdpShared {
     pub(crate) fn poll_receive(&self, cx: &mut Context<'_>, incoming: &mut Incoming) -> Poll<Option<io::Result<()>>> {
         self.receiver.register(cx.waker());
         if self.blocked.load(Relaxed) || !lock(&self.writers).is_empty() {
-            let ready = self.port().as_ref().is_some_and(|port| port.socket().poll_send_ready(cx).is_ready());
-            if ready && self.send_outgoing(&mut lock(&self.outgoing)) {
-                self.wake_writers();
+            let mut ready = || {
+                let poll = self.port().as_ref().map(|port| port.socket().poll_send_ready(cx));
+                matches!(poll, Some(Poll::Ready(Ok(()))))
+            };
+            // where the kernel takes only a part, this asks once more, and so is told when it takes the rest
+            while ready() {
+                if self.send_outgoing(&mut lock(&self.outgoing)) {
+                    self.wake_writers();
+                    break;
+                }
             }
         }
         let port = self.port();
@@ -197,7 +204,11 @@ impl UdpShared {
     }
 
     fn waits(&self, cx: &Context<'_>) -> Poll<()> {
-        lock(&self.writers).push(cx.waker().clone());
+        let mut writers = lock(&self.writers);
+        if !writers.last().is_some_and(|last| last.will_wake(cx.waker())) {
+            writers.push(cx.waker().clone());
+        }
+        drop(writers);
         self.receiver.wake();
         Poll::Pending
     }

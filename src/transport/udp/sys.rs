@@ -72,7 +72,7 @@ pub(super) fn receive<'a>(
     let count =
         unsafe { libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count as _, flags as _, ptr::null_mut()) };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-    got.extend(headers.iter().take(count).zip(slots).map(|(header, slot)| {
+    got.extend(headers.iter().take(count).zip(slots.iter()).map(|(header, slot)| {
         let lost = header.msg_hdr.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
         let segment = segment(&header.msg_hdr);
         Got { from: from(slot, header), length: header.msg_len as usize, segment, cut: lost }
@@ -83,12 +83,12 @@ pub(super) fn receive<'a>(
 /// Who sent it, as the kernel wrote it into the slot of the header.
 fn from(slot: &Slot, header: &libc::mmsghdr) -> Option<SocketAddr> {
     let length = header.msg_hdr.msg_namelen;
-    if length as usize > size_of::<SockAddrStorage>() {
+    if length == 0 || length as usize > size_of::<SockAddrStorage>() {
         return None;
     }
     // SAFETY: the slot's name is read as bytes of its own size, and every bit pattern of it is a value.
     let name = unsafe { ptr::read(&slot.name) };
-    // SAFETY: the kernel wrote an address of that length, which fits; an address of none is of no family.
+    // SAFETY: the kernel wrote an address of that length, which fits and is not empty.
     unsafe { SockAddr::new(name, length as _) }.as_socket()
 }
 

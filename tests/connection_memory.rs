@@ -21,7 +21,7 @@ static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// tokio's three for a TCP socket and a task, and the read half, the outbox and the core: the table in
 /// src/connection/mod.rs. Without optimization there are 8 bytes more.
 const BLOCKS: usize = 6;
-const BYTES: usize = if cfg!(any(feature = "tls", feature = "metrics")) { 1392 } else { 1352 };
+const BYTES: usize = if cfg!(any(feature = "tls", feature = "metrics")) { 1384 } else { 1344 };
 
 #[derive(Clone)]
 struct Echo;

@@ -35,10 +35,10 @@
 //! | task: the session, which holds the [`Connection`] and its handler, the timer, the end | 408 | 408 |
 //! | what tokio adds to it, to a multiple of 128 | 104 | 104 |
 //! | tokio's registration of the socket | 304 | 304 |
-//! | read half: the codec, a buffer where something is held, what is taken of the limits | 112 | 120 |
+//! | read half: the codec, a buffer where something is held, what is taken of the limits | 104 | 112 |
 //! | outbox: the write half, a buffer where something waits | 168 | 176 |
 //! | core: flags, clocks, totals, the peer | 248 | 272 |
-//! | together | 1344 | 1384 |
+//! | together | 1336 | 1376 |
 //!
 //! What only some need, and all at their end, is made then: `rare`. An allocator adds its own: with glibc's, and the entry in
 //! the server's table, 10,000 connections took 1.41 KiB each (November 2026). The fields of a handler and what its methods

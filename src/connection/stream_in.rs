@@ -26,7 +26,7 @@ use crate::transport::MaybeTlsRead;
 /// less room than this, it gets more.
 const SPARSE: usize = pool::READ / 4;
 /// What is read and thrown away at most after the session is over, in bytes.
-const DISCARD: usize = 1 << 20;
+const DISCARD: u32 = 1 << 20;
 /// What a codec's framing may add to [`Limits::max_message`](crate::Limits::max_message).
 const FRAMING: usize = 1024;
 
@@ -41,8 +41,8 @@ pub(crate) struct StreamIn<R, C, G = ()> {
     ended: bool,
     /// The codec failed; what follows has no meaning.
     spoilt: bool,
-    /// What the buffer is charged for, in bytes; after the session is over, what was read and thrown away.
-    charged: usize,
+    /// What the buffer is charged for, in steps; after the session is over, what was read and thrown away, in bytes.
+    charged: u32,
     /// Goes when the transport does.
     _guard: G,
 }
@@ -60,6 +60,13 @@ impl<R, C, G> StreamIn<R, C, G> {
             charged: 0,
             _guard: guard,
         }
+    }
+
+    fn charge(&mut self, core: &Core, bytes: usize) {
+        let mut charged = self.charged as usize * STEP;
+        core.charge(&mut charged, bytes);
+        // a buffer of so many steps that they are no `u32` is 16 TiB
+        self.charged = u32::try_from(charged / STEP).unwrap_or(u32::MAX);
     }
 
     /// What follows has no meaning any more.
@@ -112,12 +119,12 @@ where
         let mut room = (&mut self.buffer).limit(most);
         let Poll::Ready(result) = poll_read_buf(Pin::new(&mut self.io), cx, &mut room) else {
             self.park();
-            core.charge(&mut self.charged, self.buffer.capacity());
+            self.charge(core, self.buffer.capacity());
             return Poll::Pending;
         };
         if self.buffer.capacity() > pool::KEEP || self.charged > 0 {
             // larger than what belongs to the thread
-            core.charge(&mut self.charged, self.buffer.capacity());
+            self.charge(core, self.buffer.capacity());
         }
         match result {
             Ok(0) => self.ended = true,
@@ -215,7 +222,7 @@ where
 
     fn into_remainder(mut self: Box<Self>, core: &Core) -> Box<dyn Remainder> {
         self.buffer = BytesMut::new();
-        core.charge(&mut self.charged, 0);
+        self.charge(core, 0);
         self
     }
 }
@@ -231,7 +238,7 @@ where
         while !self.ended && self.charged < DISCARD {
             let mut buffer = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => self.charged += buffer.filled().len(),
+                Ok(()) if !buffer.filled().is_empty() => self.charged += buffer.filled().len() as u32,
                 _ => self.ended = true,
             }
         }

@@ -20,6 +20,8 @@ pub(crate) enum Own {
     /// The same with a `Bytes` for each message, as one who does something with messages would write it.
     HandBytes,
     Hythe,
+    /// hythe with a batched codec: all messages that arrived together at once, borrowed.
+    HytheBatched,
     /// The canonical loop over tokio-util's `Framed`: `next`, `send`.
     Framed,
     /// The same with `feed` for as long as there are messages, then `flush`.
@@ -27,13 +29,15 @@ pub(crate) enum Own {
 }
 
 impl Own {
-    pub(crate) const ALL: [Self; 5] = [Self::Hand, Self::Hythe, Self::HandBytes, Self::Framed, Self::FramedFeed];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Hand, Self::Hythe, Self::HytheBatched, Self::HandBytes, Self::Framed, Self::FramedFeed];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Hand => BY_HAND,
             Self::HandBytes => WITH_BYTES,
             Self::Hythe => HYTHE,
+            Self::HytheBatched => "hythe, batched",
             Self::Framed => "Framed",
             Self::FramedFeed => "Framed, feed",
         }

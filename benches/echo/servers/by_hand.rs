@@ -59,7 +59,7 @@ pub(super) fn echo(own: Own, stream: impl Io) {
         Own::Framed => drop(tokio::spawn(framed(stream))),
         Own::FramedFeed => drop(tokio::spawn(framed_feed(stream))),
         Own::HandBytes => drop(tokio::spawn(by_hand_with_bytes(stream))),
-        Own::Hand | Own::Hythe => drop(tokio::spawn(by_hand(stream))),
+        Own::Hand | Own::Hythe | Own::HytheBatched => drop(tokio::spawn(by_hand(stream))),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
-use hythe::codec::{Codec, Datagram, LengthDelimited};
+use hythe::codec::{Codec, Datagram, Frames, LengthDelimited};
 use hythe::{BindOptions, Connection, Group, Handler, Limits, Overflow, Server, Session};
 
 use super::ready;
@@ -18,6 +18,25 @@ pub(super) async fn run(service: Service, transport: Transport, socket: &Path) -
             let member = Member { group: Group::new(Overflow::Disconnect) };
             serve(Server::new(member), LengthDelimited::new(), transport, socket).await
         }
+    }
+}
+
+/// The echo by the other door.
+pub(super) async fn batched(transport: Transport, socket: &Path) -> Result<()> {
+    serve(Server::new(Batches), LengthDelimited::new().batched(), transport, socket).await
+}
+
+#[derive(Clone)]
+struct Batches;
+
+impl Handler for Batches {
+    type In = Frames;
+    type Out = Frames;
+
+    async fn on_message(&mut self, conn: &mut Connection<Frames>, messages: Frames) -> Result<()> {
+        // one by one, as a handler that looks at them would answer
+        conn.send(messages.iter().collect()).await?;
+        Ok(())
     }
 }
 
@@ -56,8 +75,8 @@ impl Handler for Member {
 
 async fn serve<S, C>(server: Server<S>, codec: C, transport: Transport, socket: &Path) -> Result<()>
 where
-    S: Session<In = Bytes, Out = Bytes>,
-    C: Codec<Bytes, Bytes>,
+    S: Session,
+    C: Codec<S::In, S::Out>,
 {
     let endpoint = match transport {
         Transport::Tcp => "tcp://127.0.0.1:0".to_owned(),

@@ -25,10 +25,9 @@ pub(crate) fn run(own: Own, service: Service, transport: Transport, socket: &Pat
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let socket = socket.to_path_buf();
     runtime.block_on(async move {
-        if own == Own::Hythe {
-            return hythe::run(service, transport, &socket).await;
-        }
         match (service, transport) {
+            _ if own == Own::Hythe => hythe::run(service, transport, &socket).await,
+            _ if own == Own::HytheBatched => hythe::batched(transport, &socket).await,
             (Service::Echo, Transport::Udp) => by_hand::datagrams().await,
             #[cfg(feature = "tls")]
             (Service::Echo, Transport::Tls) => tls::by_hand(&socket).await,

@@ -9,7 +9,7 @@ use hythe::{Bytes, Connection, Limits, Server};
 use support::{Random, mem, open_raw, start, tcp, within};
 
 /// Sizes around the one from which a message is not copied, and some that no socket takes at once.
-const SIZES: [usize; 8] = [0, 1, 100, 4095, 4096, 5000, 70_000, 300_000];
+const SIZES: [usize; 8] = [0, 1, 100, 8191, 8192, 10_000, 70_000, 300_000];
 
 fn echo() -> Server<impl hythe::Session<In = Bytes, Out = Bytes>> {
     let server = Server::serve(|mut conn: Connection<Bytes>| async move {

@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use super::pool;
 
 /// The least size, in bytes, of a message that is worth a slice of its own in the write rather than to be copied. (Measured
-/// on loopback: even at 2 KiB, and from 4 KiB on ahead.)
-pub(super) const APART: usize = 4 << 10;
+/// on loopback: 4 KiB 1.07 of the CPU time, 8 KiB 0.92, 64 KiB 0.87.)
+pub(super) const APART: usize = 8 << 10;
 
 /// Encoded messages of the connection that is driven. Between two of them the buffer stays here.
 #[derive(Default)]

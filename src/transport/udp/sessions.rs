@@ -78,6 +78,12 @@ impl Room {
             Err(_) => Err(place),
         }
     }
+
+    /// Another session of another address has it.
+    fn given_to(mut self, place: Place) -> Self {
+        self._place = place;
+        self
+    }
 }
 
 impl Drop for Room {
@@ -241,8 +247,9 @@ impl Sessions {
         let take_room = |table: &mut Table| {
             let place = counters.addresses.take(addr.ip(), self.limits.get().udp_per_address)?;
             match Room::take(counters, place, cap) {
-                Err(place) if self.evict_one(table) => Room::take(counters, place, cap).ok(),
-                taken => taken.ok(),
+                // it goes from one to the other: nobody gets it in between, and a lower cap throws out nobody for nothing
+                Err(place) => self.evict_one(table).map(|room| room.given_to(place)),
+                Ok(room) => Some(room),
             }
         };
         let open = matches!(entry, Entry::Open | Entry::Proven);
@@ -276,19 +283,19 @@ impl Sessions {
     }
 
     /// Makes room by ending the session that has been unvalidated for longest.
-    fn evict_one(&self, table: &mut Table) -> bool {
+    fn evict_one(&self, table: &mut Table) -> Option<Room> {
         while let Some(session) = table.unvalidated.pop_front() {
             if session.is_evictable() {
                 session.gone.store(true, Relaxed);
-                table.peers.remove(&session.addr);
+                let Some((_, room)) = table.peers.remove(&session.addr) else { continue };
                 self.shared.counters.evicted.fetch_add(1, Relaxed);
                 if let Some(core) = session.core.get().and_then(Weak::upgrade) {
                     core.fail(CloseReason::Evicted);
                 }
-                return true;
+                return Some(room);
             }
         }
-        false
+        None
     }
 
     fn remove(&self, session: &Arc<Session>) {

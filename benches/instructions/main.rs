@@ -8,7 +8,8 @@
 //! Instructions are counted by valgrind's callgrind, in user mode only: the same program gives the same number, however
 //! busy the machine is. The numbers change with the compiler, with the C library (its `memcpy` depends on the processor)
 //! and with tokio; of the former the baseline tells the versions, and where they differ, the tolerance is wider. (The
-//! servers that are written by hand change with these only; they are shown, and never fail.) What is meant to become slower is saved on purpose, and the commit says why.
+//! servers that are written by hand change with these only; they are shown, and never fail, and so is the one of datagrams,
+//! whose way depends on the clock.) What is meant to become slower is saved on purpose, and the commit says why.
 
 mod baseline;
 #[path = "../support/callgrind.rs"]
